@@ -1,0 +1,34 @@
+//! The seam to a model runtime: a batch of rows in, as many rows out.
+//!
+//! `tract` is the runtime that serves, `scripted` one for tests. A backend is synchronous and is called by the
+//! executor threads only, one batch at a time each; it never knows jobs, tenants or the broker.
+
+use crate::batch::row::{Batch, BatchOutput};
+
+/// Why a batch could not be run.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum BackendError {
+    /// The runtime refused or failed on this batch.
+    #[error("the model failed: {0}")]
+    Failed(String),
+    /// As many rows must come out as went in.
+    #[error("the model answered {actual} rows for a batch of {expected}")]
+    RowCount {
+        /// Rows of the batch.
+        expected: usize,
+        /// Rows of the answer.
+        actual: usize,
+    },
+    /// The runtime panicked; the executor caught it.
+    #[error("the model panicked")]
+    Panicked,
+}
+
+/// A loaded model that can run batches.
+pub trait Backend: Send + Sync + 'static {
+    /// Runs `batch` on the calling thread and answers one row for each of its rows, in order.
+    ///
+    /// # Errors
+    /// See [`BackendError`]. A failed run leaves no trace in later ones.
+    fn run(&self, batch: &Batch) -> Result<BatchOutput, BackendError>;
+}

@@ -1,0 +1,3 @@
+//! Rows, batches, and how they are formed.
+
+pub mod row;

@@ -1,0 +1,44 @@
+//! What a batch is made of: rows in, rows out, each without its batch axis.
+//!
+//! `preprocess` makes [`Row`]s, the batcher gathers them into a [`Batch`], a backend answers with as many
+//! [`RowOutput`]s in the same order.
+
+use crate::protocol::tensor::Tensor;
+
+/// One row of a model's inputs, ready to be batched.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Row {
+    /// One tensor per graph input, in the order of the model's spec, without the batch axis.
+    pub inputs: Vec<Tensor>,
+    /// Length along the dynamic axis (tokens of a text); 1 where every axis is fixed. What padding costs follows it.
+    pub length: usize,
+}
+
+/// Rows that are run together.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Batch {
+    /// The rows; never empty.
+    pub rows: Vec<Row>,
+}
+
+impl Batch {
+    /// The longest row's length: what every row is padded to.
+    #[must_use]
+    pub fn padded_length(&self) -> usize {
+        self.rows.iter().map(|row| row.length).max().unwrap_or(0)
+    }
+}
+
+/// One row of a model's outputs.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RowOutput {
+    /// One tensor per graph output, in the order of the model's spec, without the batch axis.
+    pub outputs: Vec<Tensor>,
+}
+
+/// What a backend made of a batch: as many rows as went in, in the same order.
+#[derive(Debug, Clone, PartialEq)]
+pub struct BatchOutput {
+    /// The rows.
+    pub rows: Vec<RowOutput>,
+}

@@ -1,0 +1,3 @@
+//! Parse the command line, load the settings, dispatch.
+
+fn main() {}

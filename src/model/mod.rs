@@ -1,0 +1,1 @@
+//! Models, their specs and their repository.

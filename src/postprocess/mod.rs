@@ -1,0 +1,1 @@
+//! From a row's outputs to a response.

@@ -1,0 +1,145 @@
+//! What the program runs with: resolved, cross-checked, in the units it uses.
+//!
+//! `raw` is what the user wrote, key by key; [`Settings`] is what came of it. This module is the only reader of
+//! settings files and of the environment; everything else is handed its section by constructors.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use secrecy::SecretString;
+
+/// Everything, one field a section of `config/default.toml`.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// `[service]`
+    pub service: ServiceSettings,
+    /// `[broker]`
+    pub broker: BrokerSettings,
+    /// `[keys]`
+    pub keys: KeySettings,
+    /// `[models]`
+    pub models: ModelSettings,
+    /// `[batching]`
+    pub batching: BatchingSettings,
+    /// `[worker]`
+    pub worker: WorkerSettings,
+    /// `[limits]`
+    pub limits: LimitSettings,
+    /// `[telemetry]`
+    pub telemetry: TelemetrySettings,
+}
+
+/// `[service]`: who this is.
+#[derive(Debug, Clone)]
+pub struct ServiceSettings {
+    /// The audience that requests must name (`aud`) and the issuer of replies (`iss`).
+    pub audience: String,
+    /// This worker's name in logs and dead-letter headers; host name and process id unless set.
+    pub worker_id: String,
+}
+
+/// `[broker]`: RabbitMQ and how patiently it is treated.
+#[derive(Debug, Clone)]
+pub struct BrokerSettings {
+    /// `amqp://` or `amqps://`; holds a password.
+    pub url: SecretString,
+    /// First part of every exchange's and queue's name.
+    pub name_prefix: String,
+    /// Unsettled deliveries a queue may have with this worker; at most 2,000.
+    pub prefetch: u16,
+    /// How long a connection attempt may take.
+    pub connect_timeout: Duration,
+    /// How long a publish may wait for its confirm.
+    pub publish_timeout: Duration,
+    /// AMQP heartbeat.
+    pub heartbeat: Duration,
+    /// First pause between two connection attempts.
+    pub backoff_min: Duration,
+    /// Longest pause between two connection attempts.
+    pub backoff_max: Duration,
+    /// Channels in the client's publishing pool.
+    pub publisher_channels: usize,
+    /// Body bytes a job queue may hold before it refuses further jobs.
+    pub job_queue_max_bytes: u64,
+    /// Deliveries of one job after which the broker dead-letters it.
+    pub delivery_limit: u32,
+    /// How long dead letters are kept.
+    pub dead_letter_ttl: Duration,
+    /// How long undeliverable replies are kept.
+    pub undeliverable_ttl: Duration,
+}
+
+/// `[keys]`: the key ring.
+#[derive(Debug, Clone)]
+pub struct KeySettings {
+    /// Folder of `<tenant>.toml` files and their JWK files.
+    pub directory: PathBuf,
+}
+
+/// `[models]`: what is served.
+#[derive(Debug, Clone)]
+pub struct ModelSettings {
+    /// The model repository: `<name>/<version>/model.toml`.
+    pub directory: PathBuf,
+    /// Names of the models to serve; empty for all that the repository holds.
+    pub serve: Vec<String>,
+}
+
+/// `[batching]`: bounds within which batches are formed.
+#[derive(Debug, Clone)]
+pub struct BatchingSettings {
+    /// Executor threads per model; each runs one batch at a time.
+    pub executors: usize,
+    /// Rows in a batch at most; a model's own bound may be lower.
+    pub max_batch_size: usize,
+    /// Rows that may wait for one model's executors.
+    pub max_waiting_rows: usize,
+}
+
+/// `[worker]`: the way of a job.
+#[derive(Debug, Clone)]
+pub struct WorkerSettings {
+    /// Retries of a job that failed transiently before it is a dead letter.
+    pub max_attempts: u32,
+    /// Deadline of a job that names none, from the moment it is taken up.
+    pub default_deadline: Duration,
+    /// How long a worker that is asked to stop may take to finish what it has begun.
+    pub drain_grace: Duration,
+}
+
+/// `[limits]`: what a job may weigh.
+#[derive(Debug, Clone)]
+pub struct LimitSettings {
+    /// Body of a message.
+    pub max_body_bytes: usize,
+    /// Plaintext of a job.
+    pub max_plaintext_bytes: usize,
+    /// Rows of one request.
+    pub max_rows: usize,
+    /// `exp - iat` of a request.
+    pub max_lifetime: Duration,
+    /// Clock difference allowed between producer and worker.
+    pub clock_skew: Duration,
+}
+
+/// `[telemetry]`: logs, metrics, health.
+#[derive(Debug, Clone)]
+pub struct TelemetrySettings {
+    /// How log lines look.
+    pub log_format: LogFormat,
+    /// A `tracing` filter, such as `info,inferq=debug`.
+    pub log_filter: String,
+    /// Where `/metrics`, `/livez` and `/readyz` listen; port 0 picks a free one.
+    pub listen: Option<SocketAddr>,
+}
+
+/// How log lines look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// For people.
+    Human,
+    /// One JSON object a line.
+    Json,
+}
