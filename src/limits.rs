@@ -1,1 +1,31 @@
-//! Every hard bound.
+//! Every hard bound that no setting changes, with what they mean to each other checked at compile time.
+
+use std::time::Duration;
+
+/// Characters of an envelope's protected header, base64url.
+pub const MAX_HEADER_CHARS: usize = 2_048;
+/// Characters of an id: message, correlation, tenant, key, model, queue.
+pub const MAX_ID_CHARS: usize = 255;
+/// Axes of a tensor.
+pub const MAX_RANK: usize = 8;
+/// Inputs, and requested outputs, of one request.
+pub const MAX_NAMED_TENSORS: usize = 64;
+/// Bytes of a settings, key or model.toml file.
+pub const MAX_TEXT_FILE_BYTES: u64 = 1 << 20;
+
+/// Publishes of one reply into a queue that refuses it.
+pub const REFUSED_REPLY_TRIES: u32 = 3;
+/// Pause between two of them.
+pub const REFUSED_REPLY_PAUSE: Duration = Duration::from_millis(200);
+/// Times a job whose reply, retry or dead letter could not be confirmed is requeued at once before it is held back.
+pub const REQUEUE_PAUSE: Duration = Duration::from_millis(100);
+
+/// Unsettled deliveries a consumer may have: quorum queues cap the prefetch here.
+pub const MAX_PREFETCH: u16 = 2_000;
+/// Publishes that wait for their confirm on one channel; more make lapin's bookkeeping slow.
+pub const MAX_CONFIRMS_IN_FLIGHT: usize = 1_000;
+/// How long an acknowledgement may wait for its neighbours, to be sent as one with them.
+pub const ACK_COALESCE: Duration = Duration::from_millis(10);
+
+const _: () = assert!(MAX_ID_CHARS < MAX_HEADER_CHARS, "an id must fit into a header");
+const _: () = assert!(MAX_PREFETCH as usize >= MAX_CONFIRMS_IN_FLIGHT, "publishes are bounded by deliveries first");

@@ -2,8 +2,13 @@
 //!
 //! Pure types and their reading and writing; no I/O, no keys, no models.
 
+pub mod body;
+pub mod model_ref;
 pub mod properties;
-pub mod tensor;
-
 pub mod request;
 pub mod response;
+pub mod tensor;
+
+mod named_tensor;
+mod tensor_binary;
+mod tensor_json;
