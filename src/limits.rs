@@ -13,11 +13,16 @@ pub const MAX_NAMED_TENSORS: usize = 64;
 /// Bytes of a settings, key or model.toml file.
 pub const MAX_TEXT_FILE_BYTES: u64 = 1 << 20;
 
+/// How long a reply may lie in its queue and still be believed.
+pub const REPLY_LIFETIME: Duration = Duration::from_secs(24 * 3_600);
+/// Clock difference that a client allows between the worker and itself.
+pub const CLIENT_CLOCK_SKEW: Duration = Duration::from_secs(60);
+
 /// Publishes of one reply into a queue that refuses it.
 pub const REFUSED_REPLY_TRIES: u32 = 3;
 /// Pause between two of them.
 pub const REFUSED_REPLY_PAUSE: Duration = Duration::from_millis(200);
-/// Times a job whose reply, retry or dead letter could not be confirmed is requeued at once before it is held back.
+/// How long a job whose reply, retry or dead letter could not be confirmed is held back before it is requeued.
 pub const REQUEUE_PAUSE: Duration = Duration::from_millis(100);
 
 /// Unsettled deliveries a consumer may have: quorum queues cap the prefetch here.

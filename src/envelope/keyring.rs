@@ -1,0 +1,279 @@
+//! The key ring: whose key is whose, and what it may do.
+//!
+//! Read from a folder with one folder a tenant: `tenant.toml`, and JSON Web Keys named `request.jwk` and
+//! `response.jwk`, with further ones as `request-<word>.jwk` while keys are changed. The worker opens with request keys
+//! and seals with `response.jwk`; a producer the other way round.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fmt;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::jwe::WrappingKey;
+use super::jwk;
+use super::tenant::{Grant, Tenant, is_tenant_name};
+
+/// Which way a key's messages go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Direction {
+    /// From producer to worker.
+    Request,
+    /// From worker to producer.
+    Response,
+}
+
+impl Direction {
+    /// Both.
+    pub const ALL: [Self; 2] = [Self::Request, Self::Response];
+
+    /// As it stands in a key's id.
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Request => "req",
+            Self::Response => "res",
+        }
+    }
+
+    /// As it stands in a key file's name.
+    pub(super) const fn file_stem(self) -> &'static str {
+        match self {
+            Self::Request => "request",
+            Self::Response => "response",
+        }
+    }
+}
+
+impl fmt::Display for Direction {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(self.as_str())
+    }
+}
+
+/// Why a key ring could not be read. Names files and ids, never key material.
+#[derive(Debug, thiserror::Error)]
+pub enum KeyringError {
+    /// The folder, or a tenant's, cannot be listed.
+    #[error("key ring `{path}`: {source}")]
+    Folder {
+        /// The folder.
+        path: PathBuf,
+        /// What the system says.
+        source: std::io::Error,
+    },
+    /// No tenant at all.
+    #[error("key ring `{path}` has no tenant; make one with `inferq keys generate --tenant NAME`")]
+    Empty {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// A folder's name can be no tenant's.
+    #[error("key ring: `{path}` is no tenant's name: letters, digits, `-`, `_`")]
+    TenantName {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// `tenant.toml` cannot be read or means nothing.
+    #[error("tenant file `{path}`: {fault}")]
+    Tenant {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        fault: String,
+    },
+    /// A key file cannot be read or means nothing.
+    #[error("key file `{path}`: {fault}")]
+    Key {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        fault: String,
+    },
+    /// A key file that others can read.
+    #[error("key file `{path}` has mode {mode:03o}, others can read it; run: chmod 600 '{path}'")]
+    Readable {
+        /// The file.
+        path: PathBuf,
+        /// Its permissions.
+        mode: u32,
+    },
+    /// A tenant without its two keys.
+    #[error("tenant `{tenant}` has no {direction} key; expected `{expected}`")]
+    Missing {
+        /// The tenant.
+        tenant: String,
+        /// Which way the missing key goes.
+        direction: Direction,
+        /// The file looked for.
+        expected: PathBuf,
+    },
+}
+
+/// A key with what it is for.
+#[derive(Debug, Clone)]
+pub(super) struct Key {
+    pub(super) id: String,
+    pub(super) tenant: Arc<Tenant>,
+    pub(super) direction: Direction,
+    pub(super) wrapping: WrappingKey,
+    file: PathBuf,
+}
+
+impl Key {
+    /// Whether its tenant's grant refuses it.
+    pub(super) fn is_revoked(&self) -> bool {
+        self.tenant.grant.revoked_keys.contains(&self.id)
+    }
+}
+
+/// A key as `inferq keys list` shows it.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct ListedKey {
+    /// Its id.
+    pub key_id: String,
+    /// Whose it is.
+    pub tenant: String,
+    /// `req` or `res`.
+    pub direction: String,
+    /// Whether it is refused.
+    pub revoked: bool,
+    /// Where it lies.
+    pub file: PathBuf,
+}
+
+/// All keys of all tenants. One id, one key; there is no trial decryption.
+#[derive(Debug, Clone)]
+pub struct Keyring {
+    keys: HashMap<String, Key>,
+    /// By tenant, the id of the key that its replies are sealed with.
+    sealing: BTreeMap<String, String>,
+}
+
+impl Keyring {
+    /// Reads the key ring in `directory`.
+    ///
+    /// # Errors
+    /// See [`KeyringError`]: one bad file refuses the whole ring, since half a ring would lock tenants out silently.
+    pub fn load(directory: &Path) -> Result<Self, KeyringError> {
+        let mut ring = Self { keys: HashMap::new(), sealing: BTreeMap::new() };
+        for folder in folders(directory)? {
+            ring.load_tenant(&folder)?;
+        }
+        if ring.keys.is_empty() { Err(KeyringError::Empty { path: directory.to_owned() }) } else { Ok(ring) }
+    }
+
+    /// Reads one tenant's folder only: a producer's side of the ring.
+    ///
+    /// # Errors
+    /// See [`KeyringError`].
+    pub fn load_one(directory: &Path, tenant: &str) -> Result<Self, KeyringError> {
+        let mut ring = Self { keys: HashMap::new(), sealing: BTreeMap::new() };
+        ring.load_tenant(&directory.join(tenant))?;
+        Ok(ring)
+    }
+
+    /// The tenants' names.
+    pub fn tenants(&self) -> impl Iterator<Item = &str> {
+        self.sealing.keys().map(String::as_str)
+    }
+
+    /// Every key, sorted by id.
+    #[must_use]
+    pub fn list(&self) -> Vec<ListedKey> {
+        let mut listed: Vec<ListedKey> = self
+            .keys
+            .values()
+            .map(|key| ListedKey {
+                key_id: key.id.clone(),
+                tenant: key.tenant.name.clone(),
+                direction: key.direction.to_string(),
+                revoked: key.is_revoked(),
+                file: key.file.clone(),
+            })
+            .collect();
+        listed.sort_by(|a, b| a.key_id.cmp(&b.key_id));
+        listed
+    }
+
+    pub(super) fn key(&self, id: &str) -> Option<&Key> {
+        self.keys.get(id)
+    }
+
+    /// The key that a tenant's replies are sealed with.
+    pub(super) fn sealing_key(&self, tenant: &str) -> Option<&Key> {
+        self.keys.get(self.sealing.get(tenant)?)
+    }
+
+    /// The key that a tenant's requests are sealed with: `request.jwk`.
+    pub(super) fn request_key(&self, tenant: &str) -> Option<&Key> {
+        let primary = format!("{}.jwk", Direction::Request.file_stem());
+        self.keys.values().find(|key| key.tenant.name == tenant && key.file.ends_with(&primary))
+    }
+
+    fn load_tenant(&mut self, folder: &Path) -> Result<(), KeyringError> {
+        let name = folder.file_name().and_then(|name| name.to_str()).filter(|name| is_tenant_name(name));
+        let name = name.ok_or_else(|| KeyringError::TenantName { path: folder.to_owned() })?.to_owned();
+        let tenant = Arc::new(Tenant { grant: read_grant(&folder.join("tenant.toml"))?, name });
+        for direction in Direction::ALL {
+            self.load_keys(folder, &tenant, direction)?;
+        }
+        Ok(())
+    }
+
+    fn load_keys(&mut self, folder: &Path, tenant: &Arc<Tenant>, direction: Direction) -> Result<(), KeyringError> {
+        let primary = folder.join(format!("{}.jwk", direction.file_stem()));
+        if !primary.exists() {
+            return Err(KeyringError::Missing { tenant: tenant.name.clone(), direction, expected: primary });
+        }
+        for file in key_files(folder, direction)? {
+            let (id, wrapping) = jwk::read(&file, &tenant.name, direction)?;
+            if direction == Direction::Response && file == primary {
+                self.sealing.insert(tenant.name.clone(), id.clone());
+            }
+            let key = Key { id: id.clone(), tenant: Arc::clone(tenant), direction, wrapping, file };
+            self.keys.insert(id, key);
+        }
+        Ok(())
+    }
+}
+
+fn read_grant(path: &Path) -> Result<Grant, KeyringError> {
+    let fault = |fault: String| KeyringError::Tenant { path: path.to_owned(), fault };
+    let text = fs::read_to_string(path).map_err(|error| fault(error.to_string()))?;
+    let grant: Grant = toml::from_str(&text).map_err(|error| fault(error.message().to_owned()))?;
+    if !grant.reply_prefix.ends_with('.') || grant.reply_prefix.len() < 2 {
+        return Err(fault(format!("reply_prefix is `{}`, it must end in a dot", grant.reply_prefix)));
+    }
+    Ok(grant)
+}
+
+fn folders(directory: &Path) -> Result<Vec<PathBuf>, KeyringError> {
+    Ok(entries(directory)?.into_iter().filter(|path| path.is_dir() && !is_hidden(path)).collect())
+}
+
+/// Hidden folders are the doing of mounts: a Kubernetes secret shows `..data` beside its files.
+fn is_hidden(path: &Path) -> bool {
+    path.file_name().and_then(|name| name.to_str()).is_none_or(|name| name.starts_with('.'))
+}
+
+fn key_files(folder: &Path, direction: Direction) -> Result<Vec<PathBuf>, KeyringError> {
+    let stem = direction.file_stem();
+    let is_key = |path: &PathBuf| {
+        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        let rest = name.strip_suffix(".jwk").and_then(|name| name.strip_prefix(stem));
+        rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('-'))
+    };
+    Ok(entries(folder)?.into_iter().filter(is_key).collect())
+}
+
+/// What lies in a folder, sorted.
+fn entries(folder: &Path) -> Result<Vec<PathBuf>, KeyringError> {
+    let fault = |source| KeyringError::Folder { path: folder.to_owned(), source };
+    let mut entries = fs::read_dir(folder)
+        .map_err(fault)?
+        .map(|entry| entry.map(|entry| entry.path()))
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(fault)?;
+    entries.sort();
+    Ok(entries)
+}
