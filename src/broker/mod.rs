@@ -53,7 +53,6 @@ pub struct Delivery {
 
 impl Delivery {
     /// Parts the message from the duty to settle it.
-    #[must_use]
     pub fn split(self) -> (Message, Receipt) {
         (self.message, self.receipt)
     }

@@ -80,7 +80,7 @@ pub struct Rejection {
     /// What exactly. The same words for every failure of steps 1 to 7.
     pub reason: String,
     /// What is needed to answer, where the producer may be told.
-    pub reply: Option<ReplyContext>,
+    pub reply: Option<Box<ReplyContext>>,
 }
 
 /// Opens `message`, or says why not. `now` is the worker's clock.
@@ -239,7 +239,7 @@ fn check_grant(tenant: &Arc<Tenant>, claims: &RequestClaims, reply: &ReplyContex
     }
     if !tenant.may_use(&claims.model.name) {
         let reason = format!("tenant `{}` has no grant for model `{}`", tenant.name, claims.model.name);
-        return Err(Rejection { code: ErrorCode::ModelForbidden, reason, reply: Some(reply.clone()) });
+        return Err(Rejection { code: ErrorCode::ModelForbidden, reason, reply: Some(Box::new(reply.clone())) });
     }
     Ok(())
 }
