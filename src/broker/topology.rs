@@ -1,1 +1,294 @@
-//! Exchanges and queues, as data.
+//! Exchanges, queues and bindings, as data: what the worker declares and `inferq topology` shows.
+//!
+//! Both brokers are built from a [`Topology`]; [`Names`] is the only place that knows how anything is called. No I/O.
+
+use std::fmt;
+use std::time::Duration;
+
+use super::Address;
+use crate::settings::BrokerSettings;
+
+/// The pauses of the retry queues, shortest first: a job's n-th retry waits the n-th of them, later ones the last.
+pub const RETRY_PAUSES: [(&str, Duration); 3] =
+    [("1s", Duration::from_secs(1)), ("10s", Duration::from_secs(10)), ("60s", Duration::from_secs(60))];
+
+/// Routing key of the undeliverable queue; no model's name begins with a dot.
+const UNDELIVERABLE_KEY: &str = ".undeliverable";
+
+/// How exchanges and queues are called.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Names {
+    prefix: String,
+}
+
+impl Names {
+    /// Names that begin with `prefix`.
+    #[must_use]
+    pub fn new(prefix: &str) -> Self {
+        Self { prefix: prefix.to_owned() }
+    }
+
+    /// Where producers publish jobs, with the model's name as routing key.
+    #[must_use]
+    pub fn jobs_exchange(&self) -> String {
+        format!("{}.jobs", self.prefix)
+    }
+
+    /// Where the worker publishes replies, with the reply queue's name as routing key.
+    #[must_use]
+    pub fn replies_exchange(&self) -> String {
+        format!("{}.replies", self.prefix)
+    }
+
+    fn retry_exchange(&self) -> String {
+        format!("{}.retry", self.prefix)
+    }
+
+    fn dead_exchange(&self) -> String {
+        format!("{}.dead", self.prefix)
+    }
+
+    /// The job queue of `model`.
+    #[must_use]
+    pub fn job_queue(&self, model: &str) -> String {
+        format!("{}.jobs.{model}", self.prefix)
+    }
+
+    /// The queue of `model`'s urgent jobs: those published with the routing key `<model>.high`.
+    #[must_use]
+    pub fn urgent_queue(&self, model: &str) -> String {
+        format!("{}.jobs.{model}.high", self.prefix)
+    }
+
+    /// The dead-letter queue of `model`.
+    #[must_use]
+    pub fn dead_queue(&self, model: &str) -> String {
+        format!("{}.dead.{model}", self.prefix)
+    }
+
+    /// The queue of replies that nobody took.
+    #[must_use]
+    pub fn undeliverable_queue(&self) -> String {
+        format!("{}.undeliverable", self.prefix)
+    }
+
+    /// The model whose jobs `queue` holds.
+    #[must_use]
+    pub fn model_of_queue<'a>(&self, queue: &'a str) -> &'a str {
+        let rest = queue.strip_prefix(&self.prefix).and_then(|rest| rest.strip_prefix(".jobs.")).unwrap_or(queue);
+        rest.strip_suffix(".high").unwrap_or(rest)
+    }
+
+    /// Where a dead letter of `model` goes.
+    #[must_use]
+    pub fn dead(&self, model: &str) -> Address {
+        Address::new(&self.dead_exchange(), model)
+    }
+
+    /// Where a reply goes that nobody took.
+    #[must_use]
+    pub fn undeliverable(&self) -> Address {
+        Address::new(&self.dead_exchange(), UNDELIVERABLE_KEY)
+    }
+
+    /// Where a job of `model` waits that has been retried `attempt` times already.
+    #[must_use]
+    pub fn retry(&self, model: &str, attempt: u32) -> Address {
+        let last = RETRY_PAUSES.len() - 1;
+        let index = usize::try_from(attempt).map_or(last, |attempt| attempt.min(last));
+        let pause = RETRY_PAUSES.get(index).map_or("60s", |(word, _)| *word);
+        Address::new(&self.retry_exchange(), &format!("{pause}.{model}"))
+    }
+}
+
+/// The value of a queue argument.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+#[serde(untagged)]
+pub enum Argument {
+    /// A text.
+    Text(String),
+    /// A number.
+    Integer(i64),
+}
+
+impl fmt::Display for Argument {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Text(text) => formatter.write_str(text),
+            Self::Integer(number) => write!(formatter, "{number}"),
+        }
+    }
+}
+
+/// A binding of a queue.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct Binding {
+    /// The exchange.
+    pub exchange: String,
+    /// The routing key.
+    pub routing_key: String,
+}
+
+/// A durable queue with its arguments and bindings.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct Queue {
+    /// Its name.
+    pub name: String,
+    /// Its arguments, sorted by name.
+    pub arguments: Vec<(&'static str, Argument)>,
+    /// Its bindings.
+    pub bindings: Vec<Binding>,
+}
+
+impl Queue {
+    /// The text of argument `name`.
+    #[must_use]
+    pub fn text(&self, name: &str) -> Option<&str> {
+        self.arguments.iter().find_map(|(own, value)| match value {
+            Argument::Text(text) if *own == name => Some(text.as_str()),
+            Argument::Text(_) | Argument::Integer(_) => None,
+        })
+    }
+
+    /// The number in argument `name`.
+    #[must_use]
+    pub fn integer(&self, name: &str) -> Option<i64> {
+        self.arguments.iter().find_map(|(own, value)| match value {
+            Argument::Integer(number) if *own == name => Some(*number),
+            Argument::Text(_) | Argument::Integer(_) => None,
+        })
+    }
+}
+
+/// Everything that is declared.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct Topology {
+    /// Durable direct exchanges.
+    pub exchanges: Vec<String>,
+    /// Durable queues.
+    pub queues: Vec<Queue>,
+}
+
+impl Topology {
+    /// The topology of a worker that serves `models`.
+    #[must_use]
+    pub fn for_models(settings: &BrokerSettings, models: &[String]) -> Self {
+        let names = Names::new(&settings.name_prefix);
+        let exchanges =
+            vec![names.jobs_exchange(), names.retry_exchange(), names.dead_exchange(), names.replies_exchange()];
+        let mut queues = Vec::new();
+        for model in models {
+            queues.push(job_queue(settings, &names, model));
+            queues.push(urgent_queue(settings, &names, model));
+            queues.push(dead_queue(settings, &names, model));
+        }
+        queues.extend(RETRY_PAUSES.iter().map(|pause| retry_queue(settings, &names, models, *pause)));
+        queues.push(undeliverable_queue(settings, &names));
+        Self { exchanges, queues }
+    }
+}
+
+fn job_queue(settings: &BrokerSettings, names: &Names, model: &str) -> Queue {
+    // A retried job comes back with the routing key of its retry queue, `<pause>.<model>`.
+    let retried = RETRY_PAUSES.iter().map(|(pause, _)| format!("{pause}.{model}"));
+    let bindings = std::iter::once(model.to_owned()).chain(retried);
+    Queue {
+        name: names.job_queue(model),
+        arguments: job_arguments(settings, names, model),
+        bindings: bindings.map(|routing_key| Binding { exchange: names.jobs_exchange(), routing_key }).collect(),
+    }
+}
+
+fn urgent_queue(settings: &BrokerSettings, names: &Names, model: &str) -> Queue {
+    Queue {
+        name: names.urgent_queue(model),
+        arguments: job_arguments(settings, names, model),
+        bindings: vec![Binding { exchange: names.jobs_exchange(), routing_key: format!("{model}.high") }],
+    }
+}
+
+fn job_arguments(settings: &BrokerSettings, names: &Names, model: &str) -> Vec<(&'static str, Argument)> {
+    vec![
+        ("x-dead-letter-exchange", Argument::Text(names.dead_exchange())),
+        ("x-dead-letter-routing-key", Argument::Text(model.to_owned())),
+        ("x-dead-letter-strategy", Argument::Text("at-least-once".to_owned())),
+        ("x-delivery-limit", Argument::Integer(i64::from(settings.delivery_limit))),
+        ("x-max-length-bytes", Argument::Integer(integer(settings.job_queue_max_bytes))),
+        ("x-overflow", Argument::Text("reject-publish".to_owned())),
+        ("x-queue-type", Argument::Text("quorum".to_owned())),
+    ]
+}
+
+fn retry_queue(
+    settings: &BrokerSettings,
+    names: &Names,
+    models: &[String],
+    (pause, ttl): (&'static str, Duration),
+) -> Queue {
+    Queue {
+        name: format!("{}.retry.{pause}", settings.name_prefix),
+        arguments: vec![
+            ("x-dead-letter-exchange", Argument::Text(names.jobs_exchange())),
+            ("x-dead-letter-strategy", Argument::Text("at-least-once".to_owned())),
+            ("x-message-ttl", Argument::Integer(milliseconds(ttl))),
+            ("x-overflow", Argument::Text("reject-publish".to_owned())),
+            ("x-queue-type", Argument::Text("quorum".to_owned())),
+        ],
+        bindings: models
+            .iter()
+            .map(|model| Binding { exchange: names.retry_exchange(), routing_key: format!("{pause}.{model}") })
+            .collect(),
+    }
+}
+
+fn dead_queue(settings: &BrokerSettings, names: &Names, model: &str) -> Queue {
+    kept_queue(names.dead_queue(model), names.dead(model), settings.dead_letter_ttl)
+}
+
+fn undeliverable_queue(settings: &BrokerSettings, names: &Names) -> Queue {
+    kept_queue(names.undeliverable_queue(), names.undeliverable(), settings.undeliverable_ttl)
+}
+
+/// A queue that keeps what it is given for an operator, for a while.
+fn kept_queue(name: String, address: Address, ttl: Duration) -> Queue {
+    Queue {
+        name,
+        arguments: vec![
+            ("x-message-ttl", Argument::Integer(milliseconds(ttl))),
+            ("x-queue-type", Argument::Text("quorum".to_owned())),
+        ],
+        bindings: vec![Binding {
+            exchange: address.exchange.to_string(),
+            routing_key: address.routing_key.to_string(),
+        }],
+    }
+}
+
+fn milliseconds(duration: Duration) -> i64 {
+    i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
+}
+
+fn integer(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_queue_tells_its_model() {
+        let names = Names::new("inferq");
+        for model in ["topic", "a-b_c"] {
+            assert_eq!(names.model_of_queue(&names.job_queue(model)), model);
+            assert_eq!(names.model_of_queue(&names.urgent_queue(model)), model);
+        }
+    }
+
+    #[test]
+    fn later_retries_wait_longer() {
+        let names = Names::new("inferq");
+        let keys: Vec<_> = (0..5).map(|attempt| names.retry("topic", attempt).routing_key.to_string()).collect();
+        assert_eq!(keys, ["1s.topic", "10s.topic", "60s.topic", "60s.topic", "60s.topic"]);
+    }
+}
