@@ -67,6 +67,11 @@ impl Receipt {
         self.send(Settlement::Ack);
     }
 
+    /// Whether the channel it came on is gone, so that the broker has requeued the delivery by itself.
+    pub(super) fn is_stale(&self) -> bool {
+        self.settlements.as_ref().is_none_or(mpsc::Sender::is_closed)
+    }
+
     /// Gives back a delivery that nobody has begun.
     pub(crate) fn give_back(self) {
         self.send(Settlement::Return);

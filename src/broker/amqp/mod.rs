@@ -1,1 +1,129 @@
-//! RabbitMQ.
+//! RabbitMQ over lapin: the only user of lapin.
+//!
+//! [`start`] gives a worker its consumer and publisher, kept alive by a supervisor; [`pool::ChannelPool`] gives a client
+//! many publishing channels. `session` is one life of the two connections, `settle` the acknowledgements, `publisher`
+//! the confirms. Nothing here opens an envelope.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use secrecy::SecretString;
+use tokio::sync::{Mutex, mpsc, watch};
+
+use super::topology::Topology;
+use crate::limits::{MAX_CONFIRMS_IN_FLIGHT, MAX_PREFETCH};
+use crate::settings::BrokerSettings;
+
+mod connect;
+mod consumer;
+mod convert;
+mod declare;
+pub mod pool;
+mod publisher;
+mod session;
+mod settle;
+mod supervisor;
+mod uri;
+
+pub use connect::ConnectError;
+pub use consumer::AmqpConsumer;
+pub use publisher::AmqpPublisher;
+pub use uri::{BrokerUri, UriError};
+
+/// Whether the broker can be reached, and jobs are consumed. Readiness follows this.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Connectivity {
+    /// No session stands; the last failure is told.
+    Connecting {
+        /// Why the last attempt or session ended; empty at first.
+        reason: String,
+        /// Sessions and attempts that have ended.
+        failures: u64,
+    },
+    /// Every queue is consumed.
+    Consuming,
+    /// Stopped on request.
+    Stopped,
+}
+
+/// Connection attempts and declarations of a worker or client: what `start` needs beside the queues.
+#[derive(Debug, Clone)]
+pub(super) struct Config {
+    pub(super) uri: BrokerUri,
+    pub(super) topology: Topology,
+    pub(super) queues: Vec<String>,
+    pub(super) prefetch: u16,
+    pub(super) connection_name: String,
+    pub(super) connect_timeout: Duration,
+    pub(super) publish_timeout: Duration,
+    pub(super) backoff_min: Duration,
+    pub(super) backoff_max: Duration,
+}
+
+/// What a broker session is opened with, apart from the settings.
+#[derive(Debug, Clone)]
+pub struct Subscription {
+    /// What is declared before consuming.
+    pub topology: Topology,
+    /// The queues consumed.
+    pub queues: Vec<String>,
+    /// Shown in the broker's list of connections.
+    pub connection_name: String,
+}
+
+/// Starts consuming `subscription` in the background and keeps doing so until the consumer is closed.
+///
+/// Returns at once: [`Connectivity`] tells how it goes. Connection losses are healed with full-jitter backoff for ever.
+///
+/// # Errors
+/// [`UriError`] when the settings' URL is none.
+pub fn start(
+    settings: &BrokerSettings,
+    subscription: Subscription,
+) -> Result<(AmqpConsumer, AmqpPublisher, watch::Receiver<Connectivity>), UriError> {
+    let prefetch = settings.prefetch.clamp(1, MAX_PREFETCH);
+    let config = Config {
+        uri: BrokerUri::parse(&settings.url, settings.heartbeat)?,
+        topology: subscription.topology,
+        queues: subscription.queues,
+        prefetch,
+        connection_name: subscription.connection_name,
+        connect_timeout: settings.connect_timeout,
+        publish_timeout: settings.publish_timeout,
+        backoff_min: settings.backoff_min,
+        backoff_max: settings.backoff_max,
+    };
+    let (deliveries, delivered) = mpsc::channel(usize::from(prefetch));
+    let (publishes, requests) = mpsc::channel(MAX_CONFIRMS_IN_FLIGHT);
+    let (phase, phases) = watch::channel(supervisor::Phase::Running);
+    let starting = Connectivity::Connecting { reason: String::new(), failures: 0 };
+    let (connectivity, connectivities) = watch::channel(starting);
+    let publisher = AmqpPublisher::new(publishes, settings.publish_timeout);
+    let links = supervisor::Links { deliveries, requests: Arc::new(Mutex::new(requests)), phases, connectivity };
+    let supervisor = tokio::spawn(supervisor::supervise(config, links));
+    let consumer = AmqpConsumer::new(delivered, phase, connectivities.clone(), supervisor);
+    Ok((consumer, publisher, connectivities))
+}
+
+/// Connects once, declares `topology` and closes again: `inferq topology apply`.
+///
+/// # Errors
+/// See [`ConnectError`].
+pub async fn apply(settings: &BrokerSettings, topology: &Topology) -> Result<(), ConnectError> {
+    let uri = BrokerUri::parse(&settings.url, settings.heartbeat)?;
+    let connection = connect::connect(&uri, "inferq topology", settings.connect_timeout).await?;
+    declare::declare(&connection, topology).await?;
+    connect::close(&connection).await;
+    Ok(())
+}
+
+/// Connects once and closes again: whether a broker answers at `url` at all.
+///
+/// # Errors
+/// See [`ConnectError`].
+pub async fn probe(url: &SecretString, connect_timeout: Duration) -> Result<(), ConnectError> {
+    let uri = BrokerUri::parse(url, connect_timeout)?;
+    let connection = connect::connect(&uri, "inferq probe", connect_timeout).await?;
+    connect::close(&connection).await;
+    Ok(())
+}

@@ -1,0 +1,103 @@
+//! A client's publishing channels: a pool, each taken by one task for one publish.
+//!
+//! Many tasks of a producer publish at once; with a channel to itself, a publish has its confirm and its return to
+//! itself. deadpool opens channels as they are needed and discards those that broke.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use deadpool::managed::{self, Metrics, Pool, RecycleError, RecycleResult};
+use lapin::{Channel, Confirmation, Connection};
+use tokio::sync::Mutex;
+use tokio::time::timeout;
+
+use super::connect::{ConnectError, connect};
+use super::publisher::{confirm_channel, publish_one, returned_error};
+use super::uri::BrokerUri;
+use crate::broker::{Address, Confirmed, PublishError, Publisher};
+use crate::protocol::properties::Message;
+use crate::settings::BrokerSettings;
+
+/// Opens channels on one connection, which is opened again when it broke.
+#[derive(Debug)]
+struct Channels {
+    uri: BrokerUri,
+    connect_timeout: Duration,
+    connection: Mutex<Option<Connection>>,
+}
+
+impl managed::Manager for Channels {
+    type Type = Channel;
+    type Error = ConnectError;
+
+    async fn create(&self) -> Result<Channel, ConnectError> {
+        let mut connection = self.connection.lock().await;
+        if let Some(standing) = connection.as_ref().filter(|connection| connection.status().connected()) {
+            return confirm_channel(standing).await;
+        }
+        let fresh = connect(&self.uri, "inferq client", self.connect_timeout).await?;
+        let channel = confirm_channel(&fresh).await?;
+        *connection = Some(fresh);
+        Ok(channel)
+    }
+
+    async fn recycle(&self, channel: &mut Channel, _: &Metrics) -> RecycleResult<ConnectError> {
+        if channel.status().connected() { Ok(()) } else { Err(RecycleError::message("the channel is closed")) }
+    }
+}
+
+/// A publisher for many tasks of a producer. Clones share the pool.
+#[derive(Debug, Clone)]
+pub struct ChannelPool {
+    pool: Pool<Channels>,
+    limit: Duration,
+}
+
+impl ChannelPool {
+    /// A pool of at most `settings.publisher_channels` channels; none is opened yet.
+    ///
+    /// # Errors
+    /// When the settings' URL is none, or the pool's size is 0.
+    pub fn new(settings: &BrokerSettings) -> Result<Self, ConnectError> {
+        let channels = Channels {
+            uri: BrokerUri::parse(&settings.url, settings.heartbeat)?,
+            connect_timeout: settings.connect_timeout,
+            connection: Mutex::new(None),
+        };
+        let pool = Pool::builder(channels).max_size(settings.publisher_channels.max(1)).build().map_err(|error| {
+            ConnectError::NoAnswer { uri: String::new(), reason: format!("the channel pool: {error}") }
+        })?;
+        Ok(Self { pool, limit: settings.publish_timeout })
+    }
+
+    /// Opens the first channel: says early whether a broker answers.
+    ///
+    /// # Errors
+    /// See [`ConnectError`].
+    pub async fn warm_up(&self) -> Result<(), ConnectError> {
+        match self.pool.get().await {
+            Ok(_channel) => Ok(()),
+            Err(managed::PoolError::Backend(error)) => Err(error),
+            Err(error) => Err(ConnectError::NoAnswer { uri: String::new(), reason: error.to_string() }),
+        }
+    }
+
+    async fn publish_on_a_channel(&self, address: &Address, message: &Message) -> Result<Confirmed, PublishError> {
+        let unavailable = |reason: String| PublishError::Unavailable(reason);
+        let channel = self.pool.get().await.map_err(|error| unavailable(error.to_string()))?;
+        let confirm = publish_one(&channel, address, message).await.map_err(unavailable)?;
+        match confirm.await.map_err(|error| unavailable(error.to_string()))? {
+            Confirmation::Ack(None) => Ok(Confirmed::by_broker()),
+            Confirmation::Ack(Some(_)) => Err(returned_error(address)),
+            Confirmation::Nack(_) => Err(PublishError::Refused { routing_key: Arc::clone(&address.routing_key) }),
+            Confirmation::NotRequested => Err(unavailable("the channel does not confirm".to_owned())),
+        }
+    }
+}
+
+impl Publisher for ChannelPool {
+    async fn publish(&self, address: &Address, message: Message) -> Result<Confirmed, PublishError> {
+        let published = self.publish_on_a_channel(address, &message);
+        timeout(self.limit, published).await.unwrap_or(Err(PublishError::TimedOut(self.limit)))
+    }
+}

@@ -1,0 +1,169 @@
+//! A worker's publisher: requests gathered into batches, each message confirmed or returned by its own identity.
+//!
+//! lapin attaches a returned message to whichever confirm comes next, and concurrent publishes can swap confirms. So
+//! one task publishes on a channel, a batch at a time, and decides the batch when all its confirms are in: returned is
+//! what carries the returned message's own exchange, routing key and message id.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
+use lapin::{Channel, Confirmation, Connection, PublisherConfirm};
+use tokio::sync::{Mutex, mpsc, oneshot};
+use tokio::time::timeout;
+
+use super::connect::ConnectError;
+use super::convert;
+use crate::broker::{Address, Confirmed, PublishError, Publisher};
+use crate::limits::MAX_PUBLISH_BATCH;
+use crate::protocol::properties::Message;
+
+type Answer = Result<Confirmed, PublishError>;
+
+/// A message to publish, and where its answer goes.
+#[derive(Debug)]
+pub(super) struct PublishRequest {
+    address: Address,
+    message: Message,
+    answer: oneshot::Sender<Answer>,
+}
+
+/// Publishes through whatever session stands; see [`super::start`].
+#[derive(Debug, Clone)]
+pub struct AmqpPublisher {
+    requests: mpsc::Sender<PublishRequest>,
+    limit: Duration,
+}
+
+impl AmqpPublisher {
+    pub(super) fn new(requests: mpsc::Sender<PublishRequest>, limit: Duration) -> Self {
+        Self { requests, limit }
+    }
+}
+
+impl Publisher for AmqpPublisher {
+    async fn publish(&self, address: &Address, message: Message) -> Answer {
+        let (answer, answered) = oneshot::channel();
+        let request = PublishRequest { address: address.clone(), message, answer };
+        let published = async {
+            let gone = |_| PublishError::Unavailable("the connection was closed".to_owned());
+            self.requests
+                .send(request)
+                .await
+                .map_err(|_| PublishError::Unavailable("the worker is closed".to_owned()))?;
+            answered.await.map_err(gone)?
+        };
+        // A request whose caller has given up is not published any more: see `publish_requests`.
+        timeout(self.limit, published).await.unwrap_or(Err(PublishError::TimedOut(self.limit)))
+    }
+}
+
+/// A channel on which every publish is confirmed.
+pub(super) async fn confirm_channel(connection: &Connection) -> Result<Channel, ConnectError> {
+    let channel = connection.create_channel().await?;
+    channel.confirm_select(ConfirmSelectOptions { nowait: false }).await?;
+    Ok(channel)
+}
+
+/// Publishes requests on `channel`, a batch at a time, until the channel fails or nobody requests any more.
+pub(super) async fn publish_requests(
+    channel: Channel,
+    requests: Arc<Mutex<mpsc::Receiver<PublishRequest>>>,
+    limit: Duration,
+) -> Result<(), String> {
+    let mut batch = Vec::with_capacity(MAX_PUBLISH_BATCH);
+    loop {
+        if requests.lock().await.recv_many(&mut batch, MAX_PUBLISH_BATCH).await == 0 {
+            return Ok(());
+        }
+        batch.retain(|request: &PublishRequest| !request.answer.is_closed());
+        let published = timeout(limit, publish_batch(&channel, &batch)).await;
+        let decided = published.unwrap_or_else(|_| Err(format!("a batch was not confirmed within {limit:?}")));
+        match decided {
+            Ok(answers) => answer_all(&mut batch, answers),
+            Err(reason) => {
+                let answers = batch.iter().map(|_| Err(PublishError::Unavailable(reason.clone()))).collect();
+                answer_all(&mut batch, answers);
+                return Err(reason);
+            }
+        }
+    }
+}
+
+fn answer_all(batch: &mut Vec<PublishRequest>, answers: Vec<Answer>) {
+    for (request, answer) in batch.drain(..).zip(answers) {
+        // The caller may have stopped waiting; what it is told then is for nobody.
+        let _either = request.answer.send(answer);
+    }
+}
+
+/// Publishes all of `batch`, waits for all confirms, and decides each message. `Err` when the channel failed.
+async fn publish_batch(channel: &Channel, batch: &[PublishRequest]) -> Result<Vec<Answer>, String> {
+    let mut confirms = Vec::with_capacity(batch.len());
+    for request in batch {
+        confirms.push(publish_one(channel, &request.address, &request.message).await?);
+    }
+    let mut returned = HashSet::new();
+    let mut confirmations = Vec::with_capacity(batch.len());
+    for confirm in confirms {
+        let confirmation = confirm.await.map_err(|error| error.to_string())?;
+        let refused = matches!(confirmation, Confirmation::Nack(_));
+        if matches!(confirmation, Confirmation::NotRequested) {
+            return Err("the channel does not confirm".to_owned());
+        }
+        if let Some(message) = confirmation.take_message() {
+            returned.insert(returned_identity(&message));
+        }
+        confirmations.push(refused);
+    }
+    let decide = |(request, refused): (&PublishRequest, bool)| decide(request, refused, &returned);
+    Ok(batch.iter().zip(confirmations).map(decide).collect())
+}
+
+fn decide(request: &PublishRequest, refused: bool, returned: &HashSet<Identity>) -> Answer {
+    let Address { exchange, routing_key } = &request.address;
+    let message_id = request.message.properties.message_id.clone();
+    if returned.contains(&(exchange.to_string(), routing_key.to_string(), message_id)) {
+        Err(returned_error(&request.address))
+    } else if refused {
+        Err(PublishError::Refused { routing_key: Arc::clone(routing_key) })
+    } else {
+        Ok(Confirmed::by_broker())
+    }
+}
+
+/// What tells one message of a batch from another.
+type Identity = (String, String, Option<String>);
+
+fn returned_identity(message: &lapin::message::BasicReturnMessage) -> Identity {
+    let delivery = &message.delivery;
+    let message_id = delivery.properties.message_id().as_ref().map(ToString::to_string);
+    (delivery.exchange.to_string(), delivery.routing_key.to_string(), message_id)
+}
+
+pub(super) fn returned_error(address: &Address) -> PublishError {
+    PublishError::Returned {
+        exchange: Arc::clone(&address.exchange),
+        routing_key: Arc::clone(&address.routing_key),
+        reply_text: "NO_ROUTE".to_owned(),
+    }
+}
+
+/// Hands one message to the channel, mandatory and persistent.
+pub(super) async fn publish_one(
+    channel: &Channel,
+    address: &Address,
+    message: &Message,
+) -> Result<PublisherConfirm, String> {
+    channel
+        .basic_publish(
+            (&*address.exchange).into(),
+            (&*address.routing_key).into(),
+            BasicPublishOptions { mandatory: true, immediate: false },
+            &message.body,
+            convert::to_lapin(&message.properties),
+        )
+        .await
+        .map_err(|error| error.to_string())
+}

@@ -1,0 +1,164 @@
+//! One life of the two connections: one consumes and acknowledges, one publishes, so that a publisher that the broker
+//! blocks does not hold up acknowledgements.
+//!
+//! Anything that goes wrong ends the whole session; the supervisor opens the next.
+
+use futures_util::{Stream, StreamExt as _};
+use lapin::options::{BasicConsumeOptions, BasicQosOptions};
+use lapin::types::FieldTable;
+use lapin::{Channel, Connection, Event};
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+
+use super::Config;
+use super::connect::{ConnectError, close, connect};
+use super::consumer::forward;
+use super::declare::declare;
+use super::publisher::{confirm_channel, publish_requests};
+use super::settle::settle;
+use super::supervisor::{Links, Phase, reached};
+use crate::broker::receipt::Settled;
+
+/// Publishing channels of a worker: while one waits for the confirms of its batch, the other gathers the next.
+const PUBLISHING_CHANNELS: usize = 2;
+
+/// Two connections and the tasks on them.
+pub(super) struct Session {
+    consuming: Connection,
+    publishing: Connection,
+    /// Forwarders of deliveries, one a queue.
+    forwarders: JoinSet<Result<(), String>>,
+    /// The settlement task; ends when every receipt is settled.
+    settling: JoinSet<Result<(), String>>,
+    publishers: JoinSet<Result<(), String>>,
+    watchers: JoinSet<String>,
+}
+
+impl Session {
+    /// Connects, declares the topology and consumes every queue.
+    pub(super) async fn open(config: &Config, links: &Links) -> Result<Self, ConnectError> {
+        let consuming_name = format!("{} consumer", config.connection_name);
+        let publishing_name = format!("{} publisher", config.connection_name);
+        let consuming = connect(&config.uri, &consuming_name, config.connect_timeout).await?;
+        let publishing = connect(&config.uri, &publishing_name, config.connect_timeout).await?;
+        let mut watchers = JoinSet::new();
+        watchers.spawn(broken("consumer", consuming.events_listener()));
+        watchers.spawn(broken("publisher", publishing.events_listener()));
+        declare(&consuming, &config.topology).await?;
+
+        let mut publishers = JoinSet::new();
+        for _ in 0..PUBLISHING_CHANNELS {
+            let channel = confirm_channel(&publishing).await?;
+            publishers.spawn(publish_requests(channel, links.requests.clone(), config.publish_timeout));
+        }
+        let channel = consuming.create_channel().await?;
+        // Per consumer, and before the first of them: quorum queues know no other form.
+        channel.basic_qos(config.prefetch, BasicQosOptions { global: false }).await?;
+        let (settlements, settled) =
+            mpsc::channel(usize::from(config.prefetch).saturating_mul(config.queues.len().max(1)));
+        let mut settling = JoinSet::new();
+        settling.spawn(settle(channel.clone(), settled));
+        let mut forwarders = JoinSet::new();
+        for queue in &config.queues {
+            let stream = consume(&channel, queue).await?;
+            forwarders.spawn(forward(
+                channel.clone(),
+                stream,
+                queue.as_str().into(),
+                Outlet { deliveries: links.deliveries.clone(), settlements: settlements.clone() },
+                links.phases.clone(),
+            ));
+        }
+        Ok(Self { consuming, publishing, forwarders, settling, publishers, watchers })
+    }
+
+    /// Runs until asked to close, `Ok`, or until something breaks: `Err` with the reason.
+    pub(super) async fn run(mut self, links: &mut Links) -> Result<(), String> {
+        let ended = self.consume_until_stopped(links).await;
+        if ended.is_ok() {
+            links.connectivity.send_replace(super::Connectivity::Stopped);
+        }
+        let ended = match ended {
+            Ok(()) => self.flush_until_closed(links).await,
+            Err(reason) => Err(reason),
+        };
+        self.watchers.abort_all();
+        self.publishers.abort_all();
+        if ended.is_ok() {
+            close(&self.publishing).await;
+            close(&self.consuming).await;
+        }
+        ended
+    }
+
+    /// Until the forwarders have ended on request.
+    async fn consume_until_stopped(&mut self, links: &Links) -> Result<(), String> {
+        let stopping = || *links.phases.borrow() > Phase::Running;
+        loop {
+            tokio::select! {
+                Some(ended) = self.forwarders.join_next() => match ended {
+                    Ok(Ok(())) if stopping() => {}
+                    other => return Err(reason("a consumer", other)),
+                },
+                Some(ended) = self.settling.join_next() => return Err(reason("the acknowledgements", ended)),
+                Some(ended) = self.publishers.join_next() => return Err(reason("a publishing channel", ended)),
+                Some(ended) = self.watchers.join_next() => return Err(ended.unwrap_or_else(|error| error.to_string())),
+                else => return Ok(()),
+            }
+            if self.forwarders.is_empty() {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Until every receipt is settled and the owner has asked to close.
+    async fn flush_until_closed(&mut self, links: &mut Links) -> Result<(), String> {
+        let closing = async {
+            reached(&mut links.phases, Phase::Closing).await;
+            match self.settling.join_next().await {
+                Some(Ok(ended)) => ended,
+                Some(Err(error)) => Err(error.to_string()),
+                None => Ok(()),
+            }
+        };
+        tokio::select! {
+            ended = closing => ended,
+            Some(ended) = self.publishers.join_next() => Err(reason("a publishing channel", ended)),
+            Some(ended) = self.watchers.join_next() => Err(ended.unwrap_or_else(|error| error.to_string())),
+        }
+    }
+}
+
+/// Where a forwarder puts what it receives.
+pub(super) struct Outlet {
+    pub(super) deliveries: mpsc::Sender<crate::broker::Delivery>,
+    pub(super) settlements: mpsc::Sender<Settled>,
+}
+
+async fn consume(channel: &Channel, queue: &str) -> Result<lapin::Consumer, ConnectError> {
+    let options = BasicConsumeOptions { no_local: false, no_ack: false, exclusive: false, nowait: false };
+    let consumer_tag = format!("inferq.{queue}.{}", uuid::Uuid::new_v4().simple());
+    Ok(channel.basic_consume(queue.into(), consumer_tag.as_str().into(), options, FieldTable::default()).await?)
+}
+
+/// Resolves when a connection reports an error or its end.
+async fn broken(connection: &'static str, events: impl Stream<Item = Event>) -> String {
+    let mut events = std::pin::pin!(events);
+    while let Some(event) = events.next().await {
+        match event {
+            Event::Error(error) => return format!("the {connection} connection broke: {error}"),
+            Event::ConnectionBlocked(why) => tracing::warn!(connection, why, "the broker blocks this connection"),
+            Event::ConnectionUnblocked => tracing::info!(connection, "the broker no longer blocks this connection"),
+            _ => {}
+        }
+    }
+    format!("the {connection} connection ended")
+}
+
+fn reason(what: &str, ended: Result<Result<(), String>, tokio::task::JoinError>) -> String {
+    match ended {
+        Ok(Ok(())) => format!("{what} ended"),
+        Ok(Err(reason)) => format!("{what}: {reason}"),
+        Err(error) => format!("{what}: {error}"),
+    }
+}

@@ -1,0 +1,166 @@
+//! The acknowledgements of one channel: gathered, and sent as few frames as may be.
+//!
+//! `multiple=true` acknowledges everything up to a tag, so it is only ever sent for a tag below which everything is
+//! settled; a straggler in the middle is acknowledged singly once it has waited `ACK_COALESCE`.
+
+use std::collections::BTreeMap;
+
+use lapin::Channel;
+use lapin::options::{BasicAckOptions, BasicNackOptions, BasicRejectOptions};
+use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep_until};
+
+use crate::broker::receipt::{Settled, Settlement};
+use crate::limits::ACK_COALESCE;
+
+/// Settlements handled before the gathered acknowledgements are sent.
+const GATHER: usize = 256;
+
+/// Applies settlements until every receipt of the channel is gone.
+pub(super) async fn settle(channel: Channel, mut settlements: mpsc::Receiver<Settled>) -> Result<(), String> {
+    let mut acks = Acks::default();
+    let mut gathered = Vec::with_capacity(GATHER);
+    loop {
+        let due = acks.oldest_straggler().map(|since| since + ACK_COALESCE);
+        let open = tokio::select! {
+            count = settlements.recv_many(&mut gathered, GATHER) => count > 0,
+            () = until(due) => true,
+        };
+        for Settled { tag, settlement } in gathered.drain(..) {
+            match settlement {
+                Settlement::Ack => acks.settled(tag, Some(Instant::now())),
+                Settlement::Requeue => {
+                    acks.settled(tag, None);
+                    let options = BasicRejectOptions { requeue: true };
+                    channel.basic_reject(tag, options).await.map_err(|error| error.to_string())?;
+                }
+                Settlement::Return => {
+                    acks.settled(tag, None);
+                    let options = BasicNackOptions { multiple: false, requeue: true };
+                    channel.basic_nack(tag, options).await.map_err(|error| error.to_string())?;
+                }
+            }
+        }
+        let now = Instant::now();
+        let frames = if open { acks.take_due(now) } else { acks.take_due(now + ACK_COALESCE) };
+        for Frame { tag, multiple } in frames {
+            channel.basic_ack(tag, BasicAckOptions { multiple }).await.map_err(|error| error.to_string())?;
+        }
+        if !open {
+            return Ok(());
+        }
+    }
+}
+
+async fn until(due: Option<Instant>) {
+    match due {
+        Some(due) => sleep_until(due).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// An acknowledgement to send.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Frame {
+    tag: u64,
+    multiple: bool,
+}
+
+/// Which tags are settled, and which of them the broker has been told.
+#[derive(Debug, Default)]
+struct Acks {
+    /// Everything up to here is settled.
+    complete: u64,
+    /// Everything up to here is settled and told.
+    told: u64,
+    /// The highest tag up to `complete` that waits to be acknowledged.
+    waiting: Option<u64>,
+    /// Settled tags above `complete`: since when their acknowledgement waits, or nothing to tell.
+    stragglers: BTreeMap<u64, Option<Instant>>,
+}
+
+impl Acks {
+    /// `tag` is settled; `since` where its acknowledgement still has to be sent.
+    fn settled(&mut self, tag: u64, since: Option<Instant>) {
+        self.stragglers.insert(tag, since);
+        while let Some(since) = self.stragglers.remove(&(self.complete + 1)) {
+            self.complete += 1;
+            if since.is_some() {
+                self.waiting = Some(self.complete);
+            }
+        }
+    }
+
+    fn oldest_straggler(&self) -> Option<Instant> {
+        self.stragglers.values().flatten().min().copied()
+    }
+
+    /// The frames that are to be sent now.
+    fn take_due(&mut self, now: Instant) -> Vec<Frame> {
+        let mut frames = Vec::new();
+        if let Some(tag) = self.waiting.take() {
+            frames.push(Frame { tag, multiple: tag > self.told + 1 });
+            self.told = tag;
+        }
+        for (tag, since) in &mut self.stragglers {
+            if since.is_some_and(|since| since + ACK_COALESCE <= now) {
+                *since = None;
+                frames.push(Frame { tag: *tag, multiple: false });
+            }
+        }
+        frames
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn a_gap_keeps_what_is_above_it_single() {
+        let start = Instant::now();
+        let mut acks = Acks::default();
+        for tag in [1, 2, 4] {
+            acks.settled(tag, Some(start));
+        }
+        assert_eq!(acks.take_due(start), [Frame { tag: 2, multiple: true }]);
+        assert_eq!(acks.take_due(start + ACK_COALESCE), [Frame { tag: 4, multiple: false }]);
+        acks.settled(3, Some(start));
+        acks.settled(5, Some(start));
+        assert_eq!(acks.take_due(start), [Frame { tag: 5, multiple: true }]);
+    }
+
+    proptest! {
+        /// Whatever the order of settlement, every acknowledged tag is told exactly once, and no tag before it is settled.
+        #[test]
+        fn no_tag_is_acknowledged_before_it_is_settled(
+            order in Just((1..=40_u64).collect::<Vec<_>>()).prop_shuffle(),
+            rejected in proptest::collection::btree_set(1..=40_u64, 0..10),
+            flush_every in 1_usize..8,
+        ) {
+            let start = Instant::now();
+            let mut acks = Acks::default();
+            let mut settled = BTreeSet::new();
+            let mut open: BTreeSet<u64> = (1..=40).filter(|tag| !rejected.contains(tag)).collect();
+            for (step, tag) in order.iter().enumerate() {
+                let ack = !rejected.contains(tag);
+                acks.settled(*tag, ack.then_some(start));
+                settled.insert(*tag);
+                if step % flush_every == 0 || step == 39 {
+                    for Frame { tag, multiple } in acks.take_due(start + ACK_COALESCE) {
+                        let told: Vec<u64> = if multiple { (1..=tag).collect() } else { vec![tag] };
+                        for told in told {
+                            prop_assert!(settled.contains(&told), "tag {told} is not settled yet");
+                            open.remove(&told);
+                        }
+                    }
+                }
+            }
+            prop_assert!(open.is_empty(), "never acknowledged: {open:?}");
+        }
+    }
+}
