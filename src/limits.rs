@@ -6,6 +6,11 @@ use std::time::Duration;
 pub const MAX_HEADER_CHARS: usize = 2_048;
 /// Characters of an id: message, correlation, tenant, key, model, queue.
 pub const MAX_ID_CHARS: usize = 255;
+/// What the binary framing of an envelope adds to its plaintext at most: magic, header length, header, encrypted key,
+/// nonce and tag.
+pub const ENVELOPE_OVERHEAD_BYTES: usize = 4 + 2 + MAX_HEADER_CHARS + 40 + 12 + 16;
+/// Largest message body that a setting may allow. The broker has a bound of its own (`max_message_size`).
+pub const MAX_BODY_BYTES: usize = 128 << 20;
 /// Axes of a tensor.
 pub const MAX_RANK: usize = 8;
 /// Inputs, and requested outputs, of one request.

@@ -9,6 +9,20 @@ use std::time::Duration;
 
 use secrecy::SecretString;
 
+mod check;
+mod error;
+mod load;
+mod provenance;
+mod raw;
+pub mod reference;
+mod resolve;
+mod sources;
+
+pub use error::SettingsError;
+pub use load::{LoadOptions, Override};
+pub use provenance::{Entry, Origin, Provenance};
+pub use sources::Environment;
+
 /// Everything, one field a section of `config/default.toml`.
 #[derive(Debug, Clone)]
 pub struct Settings {
@@ -73,7 +87,7 @@ pub struct BrokerSettings {
 /// `[keys]`: the key ring.
 #[derive(Debug, Clone)]
 pub struct KeySettings {
-    /// Folder of `<tenant>.toml` files and their JWK files.
+    /// Folder of tenants: `<tenant>/tenant.toml` and its JWK files.
     pub directory: PathBuf,
 }
 

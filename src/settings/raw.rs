@@ -1,0 +1,92 @@
+//! What the user wrote, key by key: the form of `config/default.toml`.
+//!
+//! Filled by `load` from all sources, turned into [`super::Settings`] by `resolve`. Numbers and words as they stand in
+//! the file; no bound is checked here.
+
+use secrecy::SecretString;
+use serde::Deserialize;
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawSettings {
+    pub(super) service: RawService,
+    pub(super) broker: RawBroker,
+    pub(super) keys: RawKeys,
+    pub(super) models: RawModels,
+    pub(super) batching: RawBatching,
+    pub(super) worker: RawWorker,
+    pub(super) limits: RawLimits,
+    pub(super) telemetry: RawTelemetry,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawService {
+    pub(super) audience: String,
+    pub(super) worker_id: String,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawBroker {
+    pub(super) url: SecretString,
+    pub(super) name_prefix: String,
+    pub(super) prefetch: u64,
+    pub(super) connect_timeout_ms: u64,
+    pub(super) publish_timeout_ms: u64,
+    pub(super) heartbeat_s: u64,
+    pub(super) backoff_min_ms: u64,
+    pub(super) backoff_max_ms: u64,
+    pub(super) publisher_channels: u64,
+    pub(super) job_queue_max_bytes: u64,
+    pub(super) delivery_limit: u64,
+    pub(super) dead_letter_ttl_s: u64,
+    pub(super) undeliverable_ttl_s: u64,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawKeys {
+    pub(super) directory: String,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawModels {
+    pub(super) directory: String,
+    pub(super) serve: Vec<String>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawBatching {
+    pub(super) executors: u64,
+    pub(super) max_batch_size: u64,
+    pub(super) max_waiting_rows: u64,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawWorker {
+    pub(super) max_attempts: u64,
+    pub(super) default_deadline_ms: u64,
+    pub(super) drain_grace_ms: u64,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawLimits {
+    pub(super) max_body_bytes: u64,
+    pub(super) max_plaintext_bytes: u64,
+    pub(super) max_rows: u64,
+    pub(super) max_lifetime_s: u64,
+    pub(super) clock_skew_s: u64,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawTelemetry {
+    pub(super) log_format: String,
+    pub(super) log_filter: String,
+    pub(super) listen: String,
+}
