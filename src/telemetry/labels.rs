@@ -1,0 +1,138 @@
+//! The words that labels of metrics are made of: closed sets, so that no producer can add a time series.
+//!
+//! Used by `metrics` and by whoever counts something. The name of a model is the one label that is not here: `metrics`
+//! knows the models that are served and calls every other `other`.
+
+/// A step of a job's walk that is timed by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Stage {
+    /// Opening the envelope.
+    Open,
+    /// Reading the request.
+    Decode,
+    /// From the request to rows: tokenizing, checking.
+    Prepare,
+    /// Waiting for an executor.
+    Queue,
+    /// Running the batch.
+    Run,
+    /// Sealing the reply.
+    Seal,
+    /// Publishing it, until the broker has confirmed.
+    Publish,
+}
+
+impl Stage {
+    /// Every stage, in the order of a job's walk.
+    pub const ALL: [Self; 7] =
+        [Self::Open, Self::Decode, Self::Prepare, Self::Queue, Self::Run, Self::Seal, Self::Publish];
+
+    /// Its word in metrics and logs.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Open => "open",
+            Self::Decode => "decode",
+            Self::Prepare => "prepare",
+            Self::Queue => "queue",
+            Self::Run => "run",
+            Self::Seal => "seal",
+            Self::Publish => "publish",
+        }
+    }
+}
+
+/// Why a job went back into its queue.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum RequeueReason {
+    /// Nothing could be published in its place.
+    PublishFailed,
+    /// Its receipt was dropped: a fault of this program.
+    Dropped,
+    /// The worker is stopping and had not begun it, or could not finish it in time.
+    Draining,
+}
+
+impl RequeueReason {
+    /// Its word in metrics and logs.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::PublishFailed => "publish_failed",
+            Self::Dropped => "dropped",
+            Self::Draining => "draining",
+        }
+    }
+}
+
+/// Why a reply could not be delivered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum UndeliverableReason {
+    /// No queue is bound for it.
+    Returned,
+    /// The reply queue is full.
+    Refused,
+}
+
+impl UndeliverableReason {
+    /// Its word in metrics and logs.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Returned => "returned",
+            Self::Refused => "refused",
+        }
+    }
+}
+
+/// What became of a publish.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum PublishOutcome {
+    /// The broker has it.
+    Confirmed,
+    /// The broker gave it back: nothing is bound there.
+    Returned,
+    /// The broker refused it.
+    Refused,
+    /// No answer in time.
+    TimedOut,
+    /// The connection went away.
+    Unavailable,
+}
+
+impl PublishOutcome {
+    /// Its word in metrics and logs.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Confirmed => "confirmed",
+            Self::Returned => "returned",
+            Self::Refused => "refused",
+            Self::TimedOut => "timed_out",
+            Self::Unavailable => "unavailable",
+        }
+    }
+}
+
+/// What a second delivery of the same job came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum DuplicateOutcome {
+    /// The first is still under way: held until it has ended.
+    Held,
+    /// Already answered: acknowledged without another run.
+    Dropped,
+    /// Already run, but its reply may be lost: run again.
+    RunAgain,
+}
+
+impl DuplicateOutcome {
+    /// Its word in metrics and logs.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Held => "held",
+            Self::Dropped => "dropped",
+            Self::RunAgain => "run_again",
+        }
+    }
+}

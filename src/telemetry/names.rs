@@ -1,0 +1,111 @@
+//! Every metric: its name, kind, labels and meaning. The one place where a metric's name stands.
+//!
+//! `metrics` and `process` register from here; dashboards and alerts are checked against [`ALL`].
+
+/// How a metric behaves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// Grows only; its name ends in `_total`.
+    Counter,
+    /// Goes up and down.
+    Gauge,
+    /// Counts observations by size.
+    Histogram,
+    /// Always 1, its labels carry the news; its name ends in `_info`.
+    Info,
+}
+
+/// A metric as it is declared.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Metric {
+    /// Its whole name, as a query writes it.
+    pub name: &'static str,
+    /// How it behaves.
+    pub kind: Kind,
+    /// The names of its labels.
+    pub labels: &'static [&'static str],
+    /// What it says, in a sentence without its full stop: the exposition adds it.
+    pub meaning: &'static str,
+}
+
+impl Metric {
+    const fn new(name: &'static str, kind: Kind, labels: &'static [&'static str], meaning: &'static str) -> Self {
+        Self { name, kind, labels, meaning }
+    }
+
+    /// The name under which it is registered: the exposition adds the ending of its kind by itself.
+    #[must_use]
+    pub fn registered_name(&self) -> &'static str {
+        let ending = match self.kind {
+            Kind::Counter => "_total",
+            Kind::Info => "_info",
+            Kind::Gauge | Kind::Histogram => "",
+        };
+        self.name.strip_suffix(ending).unwrap_or(self.name)
+    }
+}
+
+use Kind::{Counter, Gauge, Histogram, Info};
+
+macro_rules! declare {
+    ($($constant:ident = ($name:literal, $kind:ident, $labels:expr, $meaning:literal);)*) => {
+        $(#[doc = $meaning] pub const $constant: Metric = Metric::new($name, $kind, &$labels, $meaning);)*
+
+        /// Every metric, in the order of a job's walk.
+        pub const ALL: &[Metric] = &[$($constant),*];
+    };
+}
+
+declare! {
+    JOBS_RECEIVED = ("inferq_jobs_received_total", Counter, ["model"], "Jobs that the broker handed to this worker");
+    JOBS_REDELIVERED = ("inferq_jobs_redelivered_total", Counter, ["model"],
+        "Jobs among them that had been handed out before");
+    JOBS_DUPLICATE = ("inferq_jobs_duplicate_total", Counter, ["outcome"],
+        "Jobs whose message id was seen before, by what was done with them");
+    JOBS_IN_FLIGHT = ("inferq_jobs_in_flight", Gauge, [], "Jobs that are taken up and not yet settled");
+    JOBS_REPLIED = ("inferq_jobs_replied_total", Counter, ["model", "code"],
+        "Replies that the broker confirmed, by error code; OK for results");
+    JOBS_DEAD_LETTERED = ("inferq_jobs_dead_lettered_total", Counter, ["code"],
+        "Jobs that were published to a dead-letter queue, by error code");
+    JOBS_RETRIED = ("inferq_jobs_retried_total", Counter, ["code"],
+        "Jobs that were published to a retry queue, by error code");
+    JOBS_REQUEUED = ("inferq_jobs_requeued_total", Counter, ["reason"],
+        "Jobs that were given back to their queue, by reason");
+    REPLIES_UNDELIVERABLE = ("inferq_replies_undeliverable_total", Counter, ["reason"],
+        "Replies that were kept in the undeliverable queue, by reason");
+    JOB_SECONDS = ("inferq_job_seconds", Histogram, ["model"], "Time from taking a job up to settling it");
+    STAGE_SECONDS = ("inferq_stage_seconds", Histogram, ["model", "stage"], "Time that a job spent in a stage of its walk");
+    BATCHES = ("inferq_batches_total", Counter, ["model"], "Batches that were run");
+    BATCH_SIZE = ("inferq_batch_size_rows", Histogram, ["model"], "Rows in a batch");
+    BATCH_TOKENS = ("inferq_batch_tokens_total", Counter, ["model", "kind"],
+        "Length of all rows of all batches: real as it came, padded as it was added to fill the batch up");
+    BATCH_SECONDS = ("inferq_batch_run_seconds", Histogram, ["model"], "Time that a batch ran");
+    BATCH_COST_RATIO = ("inferq_batch_cost_ratio", Histogram, ["model"],
+        "Time that a batch ran, divided by the time that the cost model predicted");
+    WAITING_ROWS = ("inferq_batch_waiting_rows", Gauge, ["model"], "Rows that wait for an executor");
+    BROKER_CONNECTED = ("inferq_broker_connected", Gauge, [], "1 while the broker is connected and consumed from, else 0");
+    BROKER_RECONNECTS = ("inferq_broker_reconnects_total", Counter, [], "Times that the broker was connected to again");
+    PUBLISH_SECONDS = ("inferq_publish_seconds", Histogram, ["outcome"],
+        "Time from publishing a message to the broker's answer, by outcome");
+    PROCESS = ("inferq_process_info", Info, ["version", "worker"], "The version that runs, and the worker's name");
+    PROCESS_START = ("inferq_process_start_time_seconds", Gauge, [], "When the worker was started, in seconds since the epoch");
+    PROCESS_MEMORY = ("inferq_process_resident_memory_bytes", Gauge, [], "Resident memory of the process");
+    PROCESS_THREADS = ("inferq_process_threads", Gauge, [], "Threads of the process");
+    PROCESS_FILES = ("inferq_process_open_files", Gauge, [], "Open file descriptors of the process");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_end_as_their_kind_demands_and_are_unique() {
+        for metric in ALL {
+            assert!(metric.name.starts_with("inferq_"), "{}", metric.name);
+            assert_eq!(metric.name.ends_with("_total"), metric.kind == Counter, "{}", metric.name);
+            assert_eq!(metric.name.ends_with("_info"), metric.kind == Info, "{}", metric.name);
+            assert_eq!(ALL.iter().filter(|other| other.name == metric.name).count(), 1, "{}", metric.name);
+            assert!(!metric.meaning.ends_with('.'), "{}", metric.name);
+        }
+    }
+}
