@@ -5,6 +5,9 @@
 
 use crate::batch::row::{Batch, BatchOutput};
 
+pub mod scripted;
+pub mod tract;
+
 /// Why a batch could not be run.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum BackendError {

@@ -3,6 +3,8 @@
 //! `preprocess` makes [`Row`]s, the batcher gathers them into a [`Batch`], a backend answers with as many
 //! [`RowOutput`]s in the same order.
 
+use std::time::Duration;
+
 use crate::protocol::tensor::Tensor;
 
 /// One row of a model's inputs, ready to be batched.
@@ -10,8 +12,19 @@ use crate::protocol::tensor::Tensor;
 pub struct Row {
     /// One tensor per graph input, in the order of the model's spec, without the batch axis.
     pub inputs: Vec<Tensor>,
-    /// Length along the dynamic axis (tokens of a text); 1 where every axis is fixed. What padding costs follows it.
+    /// Length along the open axis (tokens of a text); 1 where every axis is fixed. What padding costs follows it.
     pub length: usize,
+    /// Whether the model reads padding as padding. Rows that may not be padded share a batch only with their like.
+    pub may_be_padded: bool,
+}
+
+impl Row {
+    /// Whether both rows can be in one batch.
+    #[must_use]
+    pub fn fits_with(&self, other: &Self) -> bool {
+        let same_shape = || self.inputs.iter().map(Tensor::shape).eq(other.inputs.iter().map(Tensor::shape));
+        (self.may_be_padded && other.may_be_padded) || same_shape()
+    }
 }
 
 /// Rows that are run together.
@@ -41,4 +54,17 @@ pub struct RowOutput {
 pub struct BatchOutput {
     /// The rows.
     pub rows: Vec<RowOutput>,
+}
+
+/// A row's result, and how it came about.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Inferred {
+    /// What the model answered.
+    pub output: RowOutput,
+    /// Rows in its batch.
+    pub batch_size: usize,
+    /// How long it waited for an executor.
+    pub waited: Duration,
+    /// How long its batch ran.
+    pub ran: Duration,
 }

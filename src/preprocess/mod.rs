@@ -1,1 +1,101 @@
-//! From a request to rows.
+//! From a request's inputs to rows that a model takes: tokenize a text, or check a ready tensor.
+//!
+//! Called by a loaded model for every job. Whether a request is well formed was `protocol`'s to say; here it is measured
+//! against one model, and the message of a fault names the input, what was expected and what came.
+
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use crate::batch::row::Row;
+use crate::error::{ErrorCode, JobError};
+use crate::protocol::request::{InferInput, InferenceRequest};
+use crate::protocol::tensor_spec::TensorSpec;
+
+mod tensor;
+mod text;
+
+pub use text::{TextPreprocessor, TextSpec, TokenizerError};
+
+/// `[preprocess]` of `model.toml`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "lowercase")]
+pub enum PreprocessSpec {
+    /// A text, tokenized.
+    Text(TextSpec),
+    /// Ready tensors under the graph's own names.
+    Tensor,
+}
+
+impl PreprocessSpec {
+    /// What open axes are filled up with when rows of several lengths share a batch.
+    #[must_use]
+    pub const fn padding(&self) -> i64 {
+        match self {
+            Self::Text(text) => text.pad_id,
+            Self::Tensor => 0,
+        }
+    }
+}
+
+/// Turns requests into rows.
+#[derive(Debug)]
+pub enum Preprocessor {
+    /// Tokenizes.
+    Text(Box<TextPreprocessor>),
+    /// Checks.
+    Tensor(Vec<TensorSpec>),
+}
+
+impl Preprocessor {
+    /// The preprocessor that `spec` asks for; files are looked for in `folder`.
+    ///
+    /// # Errors
+    /// When the tokenizer cannot be read.
+    pub fn load(spec: &PreprocessSpec, inputs: &[TensorSpec], folder: &Path) -> Result<Self, TokenizerError> {
+        Ok(match spec {
+            PreprocessSpec::Text(text) => Self::Text(Box::new(TextPreprocessor::load(text, folder)?)),
+            PreprocessSpec::Tensor => Self::Tensor(inputs.to_vec()),
+        })
+    }
+
+    /// The rows of `request`, as many as its inputs' first axis says.
+    ///
+    /// # Errors
+    /// `INVALID_INPUT` and `INPUT_TOO_LARGE`, naming the input.
+    pub fn prepare(&self, request: InferenceRequest) -> Result<Vec<Row>, JobError> {
+        match self {
+            Self::Text(text) => text.prepare(only_input(request.inputs, "text")?),
+            Self::Tensor(specs) => tensor::prepare(specs, request.inputs),
+        }
+    }
+
+    /// What a request must hold, for `inferq models show`: name, datatype, shape.
+    #[must_use]
+    pub fn request_schema(&self) -> Vec<(String, String, String)> {
+        match self {
+            Self::Text(_) => vec![("text".to_owned(), "BYTES".to_owned(), "[-1]".to_owned())],
+            Self::Tensor(specs) => specs
+                .iter()
+                .map(|spec| (spec.name.clone(), spec.datatype.to_string(), format!("{:?}", spec.shape)))
+                .collect(),
+        }
+    }
+}
+
+/// The one input that a model of texts takes.
+fn only_input(inputs: Vec<InferInput>, expected: &str) -> Result<InferInput, JobError> {
+    let names: Vec<String> = inputs.iter().map(|input| input.name.clone()).collect();
+    match <[InferInput; 1]>::try_from(inputs) {
+        Ok([input]) if input.name == expected => Ok(input),
+        Ok(_) | Err(_) => Err(invalid(format!("the model takes one input, `{expected}`; {} came", quoted(&names)))),
+    }
+}
+
+fn quoted(names: &[String]) -> String {
+    names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")
+}
+
+fn invalid(message: impl Into<String>) -> JobError {
+    JobError::new(ErrorCode::InvalidInput, message)
+}

