@@ -1,3 +1,7 @@
-//! Parse the command line, load the settings, dispatch.
+//! Parse the command line, load the settings, dispatch: all of it in `inferq::cli`.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    inferq::cli::run(std::env::args_os())
+}

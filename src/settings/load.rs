@@ -96,21 +96,20 @@ fn provenance(defaults: &Layer, layers: &[Layer]) -> Provenance {
     let entry = |key: String| {
         let last = layers.iter().rev().find_map(|layer| layer.entries().get(&key));
         let (value, origin) = last.or_else(|| defaults.entries().get(&key))?;
-        Some(Entry { shown: shown(&key, value), origin: origin.clone(), key })
+        Some(Entry { value: shown(&key, value), origin: origin.clone(), key })
     };
     Provenance::new(Reference::embedded().keys.into_iter().filter_map(|reference| entry(reference.key)).collect())
 }
 
-/// `value` in TOML's notation, its secrets hidden.
-fn shown(key: &str, value: &Value) -> String {
+/// `value` as it may be shown: its secrets hidden.
+fn shown(key: &str, value: &Value) -> serde_json::Value {
     match &value.kind {
-        ValueKind::String(text) if is_secret(key) => format!("{:?}", without_password(text)),
-        ValueKind::String(text) => format!("{text:?}"),
-        ValueKind::Array(items) => {
-            let items: Vec<String> = items.iter().map(|item| shown(key, item)).collect();
-            format!("[{}]", items.join(", "))
-        }
-        _ => value.to_string(),
+        ValueKind::String(text) if is_secret(key) => without_password(text).into(),
+        ValueKind::I64(number) => (*number).into(),
+        ValueKind::Boolean(truth) => (*truth).into(),
+        ValueKind::Array(items) => items.iter().map(|item| shown(key, item)).collect(),
+        // Every other kind was refused but for texts.
+        _ => value.to_string().into(),
     }
 }
 
@@ -265,7 +264,7 @@ mod tests {
     fn no_error_and_no_listing_shows_the_password() {
         let (_, provenance) = load(Environment::of([("INFERQ_AMQP_URL", "amqp://me:s3cret@host:1/v")])).unwrap();
         let url = provenance.entries().iter().find(|entry| entry.key == "broker.url").unwrap();
-        assert_eq!(url.shown, "\"amqp://me:***@host:1/v\"");
+        assert_eq!(url.value, "amqp://me:***@host:1/v");
         for text in
             ["url = [\"s3cret\"]", "url = { a = \"s3cret\" }", "url = \"s3cret\"", "url = \"http://a:s3cret@b\""]
         {

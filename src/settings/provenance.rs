@@ -35,18 +35,18 @@ impl fmt::Display for Origin {
 }
 
 /// One key's value as it may be shown, and its origin.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Entry {
     /// The key, `section.name`.
     pub key: String,
-    /// Its value in TOML's notation, secrets hidden.
-    pub shown: String,
+    /// Its value, secrets hidden. Written out it is JSON, and TOML as well: no value is a table.
+    pub value: serde_json::Value,
     /// Where it came from.
     pub origin: Origin,
 }
 
 /// Where each value came from, sorted as `config/default.toml` is.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Provenance {
     entries: Vec<Entry>,
 }
