@@ -30,7 +30,7 @@ pub mod broker;
 pub mod model;
 pub mod telemetry;
 
-// pub mod client;
-// pub mod worker;
+pub mod client;
+pub mod worker;
 
 pub mod cli;

@@ -25,6 +25,11 @@ pub const REPLY_LIFETIME: Duration = Duration::from_secs(24 * 3_600);
 /// Clock difference that a client allows between the worker and itself.
 pub const CLIENT_CLOCK_SKEW: Duration = Duration::from_secs(60);
 
+/// How long a client's reply queue stays when nobody consumes it.
+pub const REPLY_QUEUE_EXPIRES: Duration = Duration::from_secs(600);
+/// Jobs of one client that may wait for their reply.
+pub const MAX_PENDING_REPLIES: usize = 100_000;
+
 /// Publishes of one reply into a queue that refuses it.
 pub const REFUSED_REPLY_TRIES: u32 = 3;
 /// Pause between two of them.

@@ -6,6 +6,7 @@ use std::fmt;
 use std::time::Duration;
 
 use super::Address;
+use crate::limits::REPLY_QUEUE_EXPIRES;
 use crate::settings::BrokerSettings;
 
 /// The pauses of the retry queues, shortest first: a job's n-th retry waits the n-th of them, later ones the last.
@@ -185,6 +186,22 @@ impl Topology {
         queues.extend(RETRY_PAUSES.iter().map(|pause| retry_queue(settings, &names, models, *pause)));
         queues.push(undeliverable_queue(settings, &names));
         Self { exchanges, queues }
+    }
+}
+
+impl Topology {
+    /// What a client declares: its reply queue, and the exchange that it is bound to.
+    ///
+    /// A classic queue, since it belongs to one client; it goes when nobody has consumed it for a while.
+    #[must_use]
+    pub fn for_replies(names: &Names, reply_queue: &str) -> Self {
+        let exchange = names.replies_exchange();
+        let queue = Queue {
+            name: reply_queue.to_owned(),
+            arguments: vec![("x-expires", Argument::Integer(milliseconds(REPLY_QUEUE_EXPIRES)))],
+            bindings: vec![Binding { exchange: exchange.clone(), routing_key: reply_queue.to_owned() }],
+        };
+        Self { exchanges: vec![exchange], queues: vec![queue] }
     }
 }
 

@@ -1,1 +1,187 @@
-//! The producer's side.
+//! The producer's side: seal a job, publish it confirmed, and wait for the reply that proves to be its own.
+//!
+//! The library's public face for programs that publish jobs. Works over either broker; [`connect`] gives one over
+//! RabbitMQ, with a pool of publishing channels, for as many tasks as like to share it.
+//!
+//! ```no_run
+//! use std::time::Duration;
+//!
+//! use inferq::client::{Job, connect};
+//! use inferq::envelope::ProducerKeys;
+//! use inferq::protocol::response::ResponseBody;
+//! use inferq::settings::{LoadOptions, Settings};
+//!
+//! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+//! let (settings, _) = Settings::load(&LoadOptions::default())?;
+//! let keys = ProducerKeys::load(&settings.keys.directory, "acme")?;
+//! let client = connect(&settings, keys).await?;
+//! let job = Job::texts("topic".parse()?, &["the goalie stopped every shot"]);
+//! match client.predict(&job, Duration::from_secs(10)).await? {
+//!     ResponseBody::Result(response) => println!("{:?}", response.outputs),
+//!     ResponseBody::Error(error) => eprintln!("{}: {}", error.code, error.error),
+//! }
+//! # Ok(())
+//! # }
+//! ```
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+
+use crate::broker::{Address, Consumer, PublishError, Publisher};
+use crate::envelope::{ProducerKeys, RequestDraft, SealError, UnixSeconds};
+use crate::protocol::properties::{HEADER_DEADLINE_MS, HeaderValue};
+use crate::protocol::response::ResponseBody;
+
+mod connect;
+mod job;
+mod pending;
+mod receive;
+
+pub use connect::{connect, reply_queue_name};
+pub use job::Job;
+use pending::PendingReplies;
+
+/// How a client behaves.
+#[derive(Debug, Clone)]
+pub struct ClientSettings {
+    /// The service that jobs are meant for (`aud`).
+    pub audience: String,
+    /// The exchange that jobs are published to.
+    pub jobs_exchange: String,
+    /// The queue that replies come to; carries the tenant's prefix.
+    pub reply_queue: String,
+    /// How long a sealed job stays valid (`exp - iat`); what is not begun by then is dead-lettered.
+    pub lifetime: Duration,
+    /// Jobs that may wait for their reply at once.
+    pub max_pending: usize,
+}
+
+/// Why a job got no answer.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ClientError {
+    /// The job was not confirmed by the broker.
+    #[error("the job was not accepted: {0}")]
+    NotPublished(#[from] PublishError),
+    /// No reply in time. The job may still be run.
+    #[error("no reply within {0:?}")]
+    TimedOut(Duration),
+    /// More jobs wait than the client allows.
+    #[error("{capacity} jobs wait for their reply already; read replies, or raise max_pending")]
+    TooManyPending {
+        /// The bound.
+        capacity: usize,
+    },
+    /// The job could not be sealed.
+    #[error("the job could not be sealed: {0}")]
+    Sealing(String),
+    /// The reply was authentic, but is no reply of this protocol.
+    #[error("the reply cannot be read: {0}")]
+    MalformedReply(String),
+    /// The client was closed while the job waited.
+    #[error("the client was closed before the reply came")]
+    Closed,
+}
+
+impl From<SealError> for ClientError {
+    fn from(error: SealError) -> Self {
+        Self::Sealing(error.to_string())
+    }
+}
+
+/// A job that the broker has confirmed, and whose reply can be awaited.
+#[derive(Debug)]
+pub struct Submitted {
+    message_id: String,
+    answer: tokio::sync::oneshot::Receiver<pending::Answer>,
+    pending: Arc<PendingReplies>,
+}
+
+impl Submitted {
+    /// The job's id: in the worker's logs, and on a dead letter.
+    #[must_use]
+    pub fn message_id(&self) -> &str {
+        &self.message_id
+    }
+
+    /// Waits for the reply, `limit` at most. A result and an error that the service answers are both replies.
+    ///
+    /// # Errors
+    /// [`ClientError::TimedOut`], [`ClientError::MalformedReply`] or [`ClientError::Closed`].
+    pub async fn reply(self, limit: Duration) -> Result<ResponseBody, ClientError> {
+        match timeout(limit, self.answer).await {
+            Ok(Ok(answer)) => answer,
+            Ok(Err(_)) => Err(ClientError::Closed),
+            Err(_) => {
+                self.pending.forget(&self.message_id);
+                Err(ClientError::TimedOut(limit))
+            }
+        }
+    }
+}
+
+/// Publishes jobs and collects their replies. Share it by reference among as many tasks as like.
+#[derive(Debug)]
+pub struct Client<P> {
+    settings: ClientSettings,
+    keys: ProducerKeys,
+    publisher: P,
+    pending: Arc<PendingReplies>,
+    receiver: JoinHandle<()>,
+}
+
+impl<P: Publisher> Client<P> {
+    /// A client that publishes through `publisher` and reads `replies`, a consumer of `settings.reply_queue`.
+    pub fn new<C: Consumer>(settings: ClientSettings, keys: ProducerKeys, publisher: P, replies: C) -> Self {
+        let pending = Arc::new(PendingReplies::new(settings.max_pending));
+        let receiver = tokio::spawn(receive::replies(replies, keys.clone(), Arc::clone(&pending)));
+        Self { settings, keys, publisher, pending, receiver }
+    }
+
+    /// Seals `job`, publishes it, and resolves once the broker has confirmed it.
+    ///
+    /// # Errors
+    /// [`ClientError::NotPublished`] when no queue serves the model, or the broker refuses or does not answer;
+    /// [`ClientError::TooManyPending`]; [`ClientError::Sealing`].
+    pub async fn submit(&self, job: &Job) -> Result<Submitted, ClientError> {
+        let ClientSettings { reply_queue, audience, lifetime, .. } = &self.settings;
+        let draft = RequestDraft::new(job.model.clone(), reply_queue, audience, *lifetime);
+        let message_id = draft.message_id.clone();
+        let body = job.request.encode().map_err(|error| ClientError::Sealing(error.message))?;
+        let (mut message, expected) = self.keys.seal_request(&draft, &body, UnixSeconds::now())?;
+        if let Some(deadline) = job.deadline {
+            let deadline = HeaderValue::Integer(unix_milliseconds(SystemTime::now() + deadline));
+            message.properties.headers.insert(HEADER_DEADLINE_MS.to_owned(), deadline);
+        }
+        let address = Address::new(&self.settings.jobs_exchange, &job.model.name);
+        let answer = self.pending.enter(expected)?;
+        match self.publisher.publish(&address, message).await {
+            Ok(_confirmed) => Ok(Submitted { message_id, answer, pending: Arc::clone(&self.pending) }),
+            Err(error) => {
+                self.pending.forget(&message_id);
+                Err(error.into())
+            }
+        }
+    }
+
+    /// Submits `job` and waits for its reply, `limit` at most.
+    ///
+    /// # Errors
+    /// See [`Client::submit`] and [`Submitted::reply`].
+    pub async fn predict(&self, job: &Job, limit: Duration) -> Result<ResponseBody, ClientError> {
+        self.submit(job).await?.reply(limit).await
+    }
+}
+
+impl<P> Drop for Client<P> {
+    fn drop(&mut self) {
+        self.receiver.abort();
+    }
+}
+
+fn unix_milliseconds(time: SystemTime) -> i64 {
+    let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+}

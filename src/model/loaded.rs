@@ -27,8 +27,8 @@ use crate::settings::BatchingSettings;
 pub struct ModelOptions {
     /// Bounds of the batches.
     pub batching: BatchingSettings,
-    /// Told of every batch, with the model's name.
-    pub observer: Arc<dyn Fn(&str, crate::batch::batcher::BatchReport) + Send + Sync>,
+    /// Makes, for the model of a name, what is told of its batches.
+    pub observe: Arc<dyn Fn(&str) -> Observer + Send + Sync>,
 }
 
 /// A model with everything that serving it takes. Must be made inside a tokio runtime: its batcher runs there.
@@ -79,9 +79,7 @@ impl LoadedModel {
                 scope: spec.batch_scope,
             },
         };
-        let (name, observer) = (spec.name.clone(), Arc::clone(&options.observer));
-        let observer: Observer = Arc::new(move |report| observer(&name, report));
-        let batcher = Batcher::new(backend, settings, observer);
+        let batcher = Batcher::new(backend, settings, (options.observe)(&spec.name));
         Self { spec, preprocessor: Arc::new(preprocessor), batcher, postprocessor }
     }
 

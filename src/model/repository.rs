@@ -31,6 +31,16 @@ impl ModelRepository {
         Ok(Self { models })
     }
 
+    /// The names of the models that the settings ask for, without loading any.
+    ///
+    /// # Errors
+    /// When the repository cannot be listed, or lacks one of them.
+    pub fn served_names(settings: &ModelSettings) -> Result<Vec<String>, ModelError> {
+        let mut names: Vec<String> = served_versions(settings)?.into_iter().map(|(name, ..)| name).collect();
+        names.dedup();
+        Ok(names)
+    }
+
     /// The names of all models.
     #[must_use]
     pub fn names(&self) -> Vec<String> {

@@ -1,1 +1,71 @@
-//! The worker.
+//! The worker: built once from settings, then one straight walk for every job.
+//!
+//! `process` is the walk, `outcome` what became of a job, `reply` how that is published and settled, `drain` the loop
+//! around it. Works over either broker.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::broker::Publisher;
+use crate::broker::topology::Names;
+use crate::envelope::{Keyring, OpenPolicy};
+use crate::model::ModelRepository;
+use crate::protocol::request::RequestBounds;
+use crate::settings::Settings;
+use crate::telemetry::metrics::Metrics;
+
+mod assemble;
+mod drain;
+mod outcome;
+mod process;
+mod reply;
+mod stage;
+
+pub use assemble::{AssembleError, Parts};
+pub use drain::{Drained, run};
+
+/// What every job of a worker is handled with.
+#[derive(Debug)]
+pub struct Worker<P> {
+    keyring: Arc<Keyring>,
+    open_policy: OpenPolicy,
+    request_bounds: RequestBounds,
+    models: Arc<ModelRepository>,
+    publisher: P,
+    names: Names,
+    metrics: Arc<Metrics>,
+    worker_id: String,
+    max_attempts: u32,
+    default_deadline: Duration,
+    drain_grace: Duration,
+    /// One below the broker's own, so that the job is dead-lettered with a reason instead of by the broker.
+    delivery_limit: u32,
+}
+
+impl<P: Publisher> Worker<P> {
+    /// A worker that serves with `parts` and publishes through `publisher`.
+    #[must_use]
+    pub fn new(settings: &Settings, parts: Parts, publisher: P) -> Self {
+        let Parts { keyring, models, metrics } = parts;
+        Self {
+            keyring,
+            open_policy: OpenPolicy {
+                audience: settings.service.audience.clone(),
+                max_lifetime: settings.limits.max_lifetime,
+                clock_skew: settings.limits.clock_skew,
+                max_body_bytes: settings.limits.max_body_bytes,
+                max_plaintext_bytes: settings.limits.max_plaintext_bytes,
+            },
+            request_bounds: RequestBounds { max_rows: settings.limits.max_rows },
+            models,
+            publisher,
+            names: Names::new(&settings.broker.name_prefix),
+            metrics,
+            worker_id: settings.service.worker_id.clone(),
+            max_attempts: settings.worker.max_attempts,
+            default_deadline: settings.worker.default_deadline,
+            drain_grace: settings.worker.drain_grace,
+            delivery_limit: settings.broker.delivery_limit.saturating_sub(1).max(1),
+        }
+    }
+}

@@ -1,0 +1,46 @@
+//! A client over RabbitMQ: a pool of publishing channels, and a reply queue of its own.
+
+use uuid::Uuid;
+
+use super::{Client, ClientSettings};
+use crate::broker::amqp::pool::ChannelPool;
+use crate::broker::amqp::{self, ConnectError, Connectivity, Subscription};
+use crate::broker::topology::{Names, Topology};
+use crate::envelope::ProducerKeys;
+use crate::limits::MAX_PENDING_REPLIES;
+use crate::settings::Settings;
+
+/// Connects to the broker of `settings` as the tenant whose `keys` these are.
+///
+/// The reply queue carries the tenant's prefix and a random name; it survives a broken connection, and the broker deletes
+/// it when nobody has consumed it for `limits::REPLY_QUEUE_EXPIRES`.
+///
+/// # Errors
+/// See [`ConnectError`]: nobody answers, or the broker refuses the reply queue.
+pub async fn connect(settings: &Settings, keys: ProducerKeys) -> Result<Client<ChannelPool>, ConnectError> {
+    let names = Names::new(&settings.broker.name_prefix);
+    let reply_queue = reply_queue_name(&keys);
+    let publisher = ChannelPool::new(&settings.broker)?;
+    publisher.warm_up().await?;
+    let topology = Topology::for_replies(&names, &reply_queue);
+    amqp::apply(&settings.broker, &topology).await?;
+    let subscription =
+        Subscription { topology, queues: vec![reply_queue.clone()], connection_name: "inferq client".to_owned() };
+    let (replies, _publisher, mut connectivity) = amqp::start(&settings.broker, subscription)?;
+    // Its reply must not find a job's reply queue unread for long; a failed attempt is healed in the background.
+    drop(connectivity.wait_for(|now| *now != Connectivity::Connecting { reason: String::new(), failures: 0 }).await);
+    let client_settings = ClientSettings {
+        audience: settings.service.audience.clone(),
+        jobs_exchange: names.jobs_exchange(),
+        reply_queue,
+        lifetime: settings.limits.max_lifetime,
+        max_pending: MAX_PENDING_REPLIES,
+    };
+    Ok(Client::new(client_settings, keys, publisher, replies))
+}
+
+/// A fresh name for a reply queue of the tenant whose `keys` these are.
+#[must_use]
+pub fn reply_queue_name(keys: &ProducerKeys) -> String {
+    format!("{}replies.{}", keys.reply_prefix(), Uuid::new_v4().simple())
+}

@@ -1,0 +1,73 @@
+//! From settings to everything that serving takes, apart from the broker: keys, models, metrics.
+
+use std::sync::Arc;
+
+use crate::batch::batcher::BatchReport;
+use crate::broker::topology::{Names, Topology};
+use crate::envelope::{Keyring, KeyringError};
+use crate::model::{ModelError, ModelOptions, ModelRepository};
+use crate::settings::Settings;
+use crate::telemetry::metrics::{BatchRun, Metrics, ModelMetrics};
+
+/// What a worker serves with.
+#[derive(Debug, Clone)]
+pub struct Parts {
+    /// The key ring.
+    pub keyring: Arc<Keyring>,
+    /// The models.
+    pub models: Arc<ModelRepository>,
+    /// The counters.
+    pub metrics: Arc<Metrics>,
+}
+
+/// Why a worker cannot be assembled.
+#[derive(Debug, thiserror::Error)]
+pub enum AssembleError {
+    /// The key ring cannot be read.
+    #[error(transparent)]
+    Keyring(#[from] KeyringError),
+    /// A model cannot be served.
+    #[error(transparent)]
+    Model(#[from] ModelError),
+}
+
+impl Parts {
+    /// Reads the key ring and loads the models; must be called inside a tokio runtime.
+    ///
+    /// # Errors
+    /// See [`AssembleError`].
+    pub fn load(settings: &Settings) -> Result<Self, AssembleError> {
+        let keyring = Arc::new(Keyring::load(&settings.keys.directory)?);
+        let names = ModelRepository::served_names(&settings.models)?;
+        let metrics = Arc::new(Metrics::new(&settings.service.worker_id, &names));
+        let counted = Arc::clone(&metrics);
+        let options = ModelOptions {
+            batching: settings.batching.clone(),
+            observe: Arc::new(move |model| {
+                let counters = counted.of_model(model);
+                Arc::new(move |report| count(&counters, report))
+            }),
+        };
+        let models = Arc::new(ModelRepository::open(&settings.models, &options)?);
+        Ok(Self { keyring, models, metrics })
+    }
+
+    /// What a worker of these models declares, and the queues that it consumes.
+    #[must_use]
+    pub fn topology(&self, settings: &Settings) -> (Topology, Vec<String>) {
+        let models = self.models.names();
+        let names = Names::new(&settings.broker.name_prefix);
+        let queues = models.iter().flat_map(|model| [names.urgent_queue(model), names.job_queue(model)]).collect();
+        (Topology::for_models(&settings.broker, &models), queues)
+    }
+}
+
+fn count(counters: &ModelMetrics, report: BatchReport) {
+    counters.batch(&BatchRun {
+        rows: report.size,
+        real_tokens: report.real_length,
+        padded_tokens: (report.padded_length * report.size).saturating_sub(report.real_length),
+        elapsed: report.ran,
+        predicted: None,
+    });
+}

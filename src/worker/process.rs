@@ -1,0 +1,137 @@
+//! The walk of one job, as one straight function: open, decode, resolve, prepare, infer, shape.
+//!
+//! Called by the consume loop for every delivery, many at a time. Publishes nothing: what becomes of the job is an
+//! `Outcome`, which `reply` turns into a confirmed publish.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use tokio::time::Instant;
+
+use super::Worker;
+use super::outcome::Outcome;
+use super::stage::Stopwatch;
+use crate::batch::batcher::SubmitOptions;
+use crate::batch::row::Inferred;
+use crate::broker::{Delivery, Publisher};
+use crate::envelope::{OpenedJob, Rejection, UnixSeconds, open_request};
+use crate::error::{ErrorCode, JobError, Route};
+use crate::protocol::body::EncodedBody;
+use crate::protocol::model_ref::ModelRef;
+use crate::protocol::properties::{HEADER_DEADLINE_MS, Message};
+use crate::protocol::request::InferenceRequest;
+use crate::telemetry::labels::Stage;
+
+/// What a delivery tells about a job beside the message.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Circumstances {
+    /// Delivered before: it runs in a batch of one, so that an input that crashes takes no neighbour along.
+    pub(super) redelivered: bool,
+    /// Earlier deliveries that nobody settled.
+    pub(super) delivery_count: u32,
+}
+
+impl<P: Publisher> Worker<P> {
+    /// Takes one job all the way, from its delivery to its settlement.
+    pub(super) async fn process(&self, delivery: Delivery) {
+        let began = Instant::now();
+        let _in_flight = self.metrics.job_begun();
+        let circumstances =
+            Circumstances { redelivered: delivery.redelivered, delivery_count: delivery.delivery_count };
+        let queue = Arc::clone(&delivery.queue);
+        let model = self.names.model_of_queue(&queue);
+        self.metrics.received(model, circumstances.redelivered);
+        let (message, receipt) = delivery.split();
+        let mut stopwatch = Stopwatch::start(&self.metrics, model);
+        let outcome = self.infer(&message, circumstances, &mut stopwatch).await;
+        let verdict = self.reply(model, message, outcome, &mut stopwatch).await;
+        receipt.settle(verdict);
+        self.metrics.job_ended(model, began.elapsed());
+    }
+
+    /// Everything up to the outcome.
+    async fn infer(&self, message: &Message, circumstances: Circumstances, stopwatch: &mut Stopwatch<'_>) -> Outcome {
+        if circumstances.delivery_count >= self.delivery_limit {
+            let reason = format!("delivered {} times without being settled", circumstances.delivery_count);
+            return Outcome::DeadLetter { error: JobError::new(ErrorCode::DeliveryLimitExceeded, reason) };
+        }
+        let opened = match open_request(&self.keyring, &self.open_policy, message, UnixSeconds::now()) {
+            Ok(opened) => opened,
+            Err(rejection) => return rejected(rejection),
+        };
+        stopwatch.lap(Stage::Open);
+        let request = match InferenceRequest::decode(&opened.plaintext, opened.json_length, &self.request_bounds) {
+            Ok(request) => request,
+            Err(error) => return Outcome::failed(Box::new(opened.reply), None, error),
+        };
+        stopwatch.lap(Stage::Decode);
+        let id = request.id.clone();
+        let answered = match self.deadline(&opened, message) {
+            Ok(deadline) => {
+                let tenant = opened.claims.tenant.as_str().into();
+                let options = SubmitOptions { deadline, tenant, alone: circumstances.redelivered };
+                self.answer(&opened.claims.model, request, options, stopwatch).await
+            }
+            Err(error) => Err(error),
+        };
+        match answered {
+            Ok(body) => Outcome::Answer { context: Box::new(opened.reply), body, code: None },
+            Err(error) => Outcome::failed(Box::new(opened.reply), id, error),
+        }
+    }
+
+    /// From the request to the encoded response.
+    async fn answer(
+        &self,
+        named: &ModelRef,
+        request: InferenceRequest,
+        options: SubmitOptions,
+        stopwatch: &mut Stopwatch<'_>,
+    ) -> Result<EncodedBody, JobError> {
+        let model = self.models.resolve(&named.name, named.version)?;
+        let asked = request.facts();
+        let prepared = model.prepare(request).await?;
+        stopwatch.lap(Stage::Prepare);
+        let rows = model.infer(prepared, options).await?;
+        stopwatch.ran(longest(&rows, |row| row.waited), longest(&rows, |row| row.ran));
+        let body = model.shape(rows, &asked)?.encode()?;
+        let (bytes, most) = (body.bytes.len(), self.open_policy.max_plaintext_bytes);
+        if bytes > most {
+            let message =
+                format!("the response has {bytes} bytes, at most {most} are sent (limits.max_plaintext_bytes)");
+            return Err(JobError::new(ErrorCode::ReplyTooLarge, message));
+        }
+        Ok(body)
+    }
+
+    /// The moment by which the job must have been run: the earliest of its envelope's end, its own deadline and the
+    /// worker's default.
+    fn deadline(&self, opened: &OpenedJob, message: &Message) -> Result<Instant, JobError> {
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        let end_of_envelope = Duration::from_secs(opened.claims.expires.0).saturating_sub(now);
+        let own = message.properties.integer_header(HEADER_DEADLINE_MS).map_or(self.default_deadline, |at| {
+            Duration::from_millis(u64::try_from(at).unwrap_or(0)).saturating_sub(now)
+        });
+        let left = end_of_envelope.min(own);
+        if left.is_zero() {
+            return Err(JobError::new(
+                ErrorCode::DeadlineExceeded,
+                "the deadline had passed when the job was taken up",
+            ));
+        }
+        Ok(Instant::now() + left)
+    }
+}
+
+fn longest(rows: &[Inferred], of: impl Fn(&Inferred) -> Duration) -> Duration {
+    rows.iter().map(of).max().unwrap_or_default()
+}
+
+/// What becomes of a job that did not pass the validation of its envelope.
+fn rejected(rejection: Rejection) -> Outcome {
+    let error = JobError::new(rejection.code, rejection.reason);
+    match (error.code.route(), rejection.reply) {
+        (Route::Reply, Some(context)) => Outcome::told(context, None, &error),
+        (Route::Reply | Route::Retry | Route::DeadLetter | Route::Undeliverable, _) => Outcome::DeadLetter { error },
+    }
+}
