@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 use crate::broker::amqp::ConnectError;
 use crate::envelope::{GenerateError, KeyringError};
+use crate::model::ModelError;
 use crate::settings::SettingsError;
 use crate::telemetry::logging::LoggingError;
 
@@ -134,6 +135,24 @@ impl From<GenerateError> for Failure {
             GenerateError::Write { .. } => failure.with_help("set keys.directory to a folder that may be written"),
             GenerateError::TenantName(_) | GenerateError::NoRandomness => failure,
         }
+    }
+}
+
+impl From<ModelError> for Failure {
+    fn from(error: ModelError) -> Self {
+        let help = match &error {
+            // This one tells the way out itself.
+            ModelError::Repository { .. } => None,
+            ModelError::Empty { .. } => Some("set models.directory to a folder of <name>/<version>/model.toml"),
+            ModelError::NotFound { .. } => Some("correct models.serve, or leave it empty to serve every model"),
+            ModelError::Spec { .. } | ModelError::Load { .. } => {
+                Some("correct the model's folder, or leave the model out of models.serve")
+            }
+            ModelError::Digest { .. } | ModelError::Golden { .. } => {
+                Some("copy the model's folder again from where it was made")
+            }
+        };
+        Self { exit: Exit::Invalid, message: error.to_string(), help: help.map(str::to_owned) }
     }
 }
 

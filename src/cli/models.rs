@@ -1,20 +1,180 @@
-//! `inferq models`: lists and describes the models of the repository.
+//! `inferq models`: lists and describes the models of the repository, as their `model.toml` tells. Loads none of them.
 
-use clap::Args;
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand};
+use serde::Serialize;
 
 use super::Context;
 use super::failure::{Exit, Failure};
+use super::output::{print, print_json, print_table};
+use crate::model::{ModelSpec, find_versions};
+use crate::postprocess::PostprocessSpec;
+use crate::preprocess::PreprocessSpec;
+use crate::protocol::model_ref::ModelRef;
+use crate::protocol::tensor_spec::TensorSpec;
 use crate::settings::ModelSettings;
 
 /// `inferq models`
 #[derive(Debug, Args)]
-pub struct ModelsArgs {}
+pub struct ModelsArgs {
+    #[command(subcommand)]
+    command: ModelsCommand,
+}
 
-pub(super) fn run(_args: ModelsArgs, _context: &Context) -> Result<(), Failure> {
-    Err(Failure::new(Exit::Failed, "`inferq models` is not built yet"))
+#[derive(Debug, Subcommand)]
+enum ModelsCommand {
+    /// List the models and versions of the repository
+    #[command(after_help = LIST_EXAMPLES)]
+    List(ListArgs),
+    /// Describe one model: what it takes, what it answers, where it comes from
+    #[command(after_help = SHOW_EXAMPLES)]
+    Show(ShowArgs),
+}
+
+#[derive(Debug, Args)]
+struct ListArgs {
+    /// The model repository's folder [default: models.directory]
+    #[arg(long, value_name = "FOLDER")]
+    directory: Option<PathBuf>,
+    /// Print JSON: an array of models as their model.toml describes them
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Args)]
+struct ShowArgs {
+    /// The model, as a job names it; without a version the highest is meant
+    #[arg(value_name = "NAME[:VERSION]")]
+    model: ModelRef,
+    /// The model repository's folder [default: models.directory]
+    #[arg(long, value_name = "FOLDER")]
+    directory: Option<PathBuf>,
+    /// Print JSON: the model as its model.toml describes it
+    #[arg(long)]
+    json: bool,
+}
+
+const LIST_EXAMPLES: &str = "\
+Examples:
+  inferq models list
+  inferq models list --directory /usr/share/inferq/models --json";
+
+const SHOW_EXAMPLES: &str = "\
+Examples:
+  inferq models show topic
+  inferq models show topic:1 --json";
+
+/// A model of the repository, not loaded.
+#[derive(Debug, Serialize)]
+struct Described {
+    /// Whether a worker with these settings serves it.
+    served: bool,
+    /// Its folder.
+    folder: PathBuf,
+    /// What its `model.toml` says.
+    #[serde(flatten)]
+    spec: ModelSpec,
+}
+
+pub(super) fn run(args: ModelsArgs, context: &Context) -> Result<(), Failure> {
+    match args.command {
+        ModelsCommand::List(args) => list(args, context),
+        ModelsCommand::Show(args) => show(&args, context),
+    }
 }
 
 /// The names of the models that a worker with these settings serves.
 pub(super) fn served_names(settings: &ModelSettings) -> Result<Vec<String>, Failure> {
-    Ok(settings.serve.clone())
+    if !settings.serve.is_empty() {
+        return Ok(settings.serve.clone());
+    }
+    let mut names: Vec<String> = find_versions(&settings.directory)?.into_iter().map(|(name, ..)| name).collect();
+    names.dedup();
+    Ok(names)
+}
+
+fn describe(directory: Option<PathBuf>, settings: &ModelSettings) -> Result<Vec<Described>, Failure> {
+    let directory = directory.unwrap_or_else(|| settings.directory.clone());
+    let described = |(name, _, folder): (String, u32, PathBuf)| {
+        let served = settings.serve.is_empty() || settings.serve.contains(&name);
+        Ok(Described { served, spec: ModelSpec::read(&folder)?, folder })
+    };
+    find_versions(&directory)?.into_iter().map(described).collect()
+}
+
+fn list(args: ListArgs, context: &Context) -> Result<(), Failure> {
+    let models = describe(args.directory, &context.settings.models)?;
+    if args.json {
+        return print_json(&models);
+    }
+    let row = |Described { served, spec, .. }: Described| {
+        let served = if served { "yes" } else { "no" };
+        let batch = spec.batching.max_batch_size.to_string();
+        [spec.name, spec.version.to_string(), served.to_owned(), batch, spec.licence, spec.description]
+    };
+    print_table(["MODEL", "VERSION", "SERVED", "MAX BATCH", "LICENCE", "DESCRIPTION"], models.into_iter().map(row))
+}
+
+fn show(args: &ShowArgs, context: &Context) -> Result<(), Failure> {
+    let models = describe(args.directory.clone(), &context.settings.models)?;
+    let asked = &args.model;
+    let fits = |model: &&Described| {
+        model.spec.name == asked.name && asked.version.is_none_or(|version| version == model.spec.version)
+    };
+    let Some(found) = models.iter().rev().find(fits) else {
+        let failure = Failure::new(Exit::Failed, format!("the repository has no model `{asked}`"));
+        return Err(failure.with_help("`inferq models list` shows what it has"));
+    };
+    if args.json { print_json(found) } else { print(&page(found)) }
+}
+
+/// A model's description for people.
+fn page(model: &Described) -> String {
+    let Described { served, folder, spec } = model;
+    let lines = [
+        ("model", format!("{}:{}", spec.name, spec.version)),
+        ("description", spec.description.clone()),
+        ("served", if *served { "yes" } else { "no" }.to_owned()),
+        ("takes", taken(spec)),
+        ("answers", answered(spec)),
+        ("graph inputs", tensors(&spec.inputs)),
+        ("graph outputs", tensors(&spec.outputs)),
+        ("largest batch", format!("{} rows", spec.batching.max_batch_size)),
+        ("licence", spec.licence.clone()),
+        ("source", spec.source.clone()),
+        ("file", spec.model_file(folder).display().to_string()),
+        ("sha256", spec.sha256.clone()),
+    ];
+    let told = lines.iter().filter(|(_, text)| !text.is_empty());
+    told.map(|(name, text)| format!("{name:<15}{text}\n")).collect()
+}
+
+fn taken(spec: &ModelSpec) -> String {
+    match &spec.preprocess {
+        PreprocessSpec::Text(text) => format!(
+            "`text` BYTES [rows], at most {} bytes each, of which the first {} tokens count",
+            text.max_text_bytes, text.max_tokens
+        ),
+        PreprocessSpec::Tensor => "the graph's inputs".to_owned(),
+    }
+}
+
+fn answered(spec: &ModelSpec) -> String {
+    match &spec.postprocess {
+        PostprocessSpec::Classification(_) => {
+            "a label and its probability for each row; all or the top k of them".to_owned()
+        }
+        PostprocessSpec::Raw => "the graph's outputs".to_owned(),
+    }
+}
+
+/// Tensors in words: `input_ids INT64 [rows, any]`.
+fn tensors(specs: &[TensorSpec]) -> String {
+    let one = |tensor: &TensorSpec| {
+        let axes = tensor.row_axes().map(|axis| axis.map_or_else(|| "any".to_owned(), |length| length.to_string()));
+        let axes: Vec<String> = std::iter::once("rows".to_owned()).chain(axes).collect();
+        format!("{} {} [{}]", tensor.name, tensor.datatype, axes.join(", "))
+    };
+    specs.iter().map(one).collect::<Vec<_>>().join("; ")
 }

@@ -15,6 +15,7 @@ use super::{
     TelemetrySettings, WorkerSettings, check,
 };
 use crate::limits::{MAX_BODY_BYTES, MAX_ID_CHARS, MAX_PREFETCH};
+use crate::protocol::model_ref::is_model_name;
 
 /// A day in milliseconds: no wait of this program is longer.
 const DAY_MS: u64 = 24 * 3_600 * 1_000;
@@ -72,6 +73,13 @@ impl Faults {
     fn word(&mut self, key: &str, value: &str) -> String {
         if value.trim().is_empty() {
             self.0.push(format!("`{key}` is empty"));
+        }
+        value.to_owned()
+    }
+
+    fn model_name(&mut self, key: &str, value: &str) -> String {
+        if !is_model_name(value) {
+            self.0.push(format!("`{key}` is {value:?}; a model's name has letters, digits, `-` and `_` alone"));
         }
         value.to_owned()
     }
@@ -141,7 +149,7 @@ fn broker_url(faults: &mut Faults, url: &SecretString) -> SecretString {
 fn models(faults: &mut Faults, raw: &RawModels) -> ModelSettings {
     ModelSettings {
         directory: faults.word("models.directory", &raw.directory).into(),
-        serve: raw.serve.iter().map(|name| faults.name("models.serve", name, MAX_ID_CHARS)).collect(),
+        serve: raw.serve.iter().map(|name| faults.model_name("models.serve", name)).collect(),
     }
 }
 
