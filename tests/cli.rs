@@ -1,0 +1,276 @@
+//! The program itself, from outside: exit codes, messages, help texts, what it prints and what it hides.
+
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+use std::process::{Command, Output};
+
+/// What a run of the program came to.
+struct Ran {
+    code: i32,
+    stdout: String,
+    stderr: String,
+}
+
+impl Ran {
+    fn json(&self) -> serde_json::Value {
+        serde_json::from_str(&self.stdout).unwrap_or_else(|error| panic!("{error}: {}", self.stdout))
+    }
+}
+
+/// Runs the program with `arguments` and `environment` and nothing else that could set anything.
+fn run_with(arguments: &[&str], environment: &[(&str, &str)]) -> Ran {
+    let folder = tempfile::tempdir().unwrap();
+    let Output { status, stdout, stderr } = Command::new(env!("CARGO_BIN_EXE_inferq"))
+        .args(arguments)
+        .env_clear()
+        .envs(environment.iter().copied())
+        .current_dir(folder.path())
+        .output()
+        .unwrap();
+    Ran {
+        code: status.code().unwrap(),
+        stdout: String::from_utf8(stdout).unwrap(),
+        stderr: String::from_utf8(stderr).unwrap(),
+    }
+}
+
+fn run(arguments: &[&str]) -> Ran {
+    run_with(arguments, &[])
+}
+
+/// One line `error: ...`, one `help: ...`, nothing on standard output.
+fn assert_fails(ran: &Ran, code: i32, parts: &[&str]) {
+    assert_eq!(ran.code, code, "{}{}", ran.stdout, ran.stderr);
+    assert_eq!(ran.stdout, "");
+    let lines: Vec<&str> = ran.stderr.lines().collect();
+    assert!(matches!(lines.as_slice(), [error, help] if error.starts_with("error: ") && help.starts_with("help: ")));
+    for part in parts {
+        assert!(ran.stderr.contains(part), "{part:?} is missing in {}", ran.stderr);
+    }
+}
+
+#[test]
+fn the_help_of_every_command_is_as_reviewed() {
+    let commands: &[(&str, &[&str])] = &[
+        ("help_inferq", &[]),
+        ("help_worker", &["worker"]),
+        ("help_submit", &["submit"]),
+        ("help_demo", &["demo"]),
+        ("help_keys_generate", &["keys", "generate"]),
+        ("help_keys_list", &["keys", "list"]),
+        ("help_models_list", &["models", "list"]),
+        ("help_models_show", &["models", "show"]),
+        ("help_config_check", &["config", "check"]),
+        ("help_topology_show", &["topology", "show"]),
+        ("help_topology_apply", &["topology", "apply"]),
+        ("help_health", &["health"]),
+    ];
+    for (snapshot, command) in commands {
+        let ran = run(&[command, &["--help"][..]].concat());
+        assert_eq!((ran.code, ran.stderr.as_str()), (0, ""), "{command:?}");
+        insta::assert_snapshot!(*snapshot, ran.stdout);
+    }
+}
+
+#[test]
+fn a_wrong_command_line_is_exit_code_2() {
+    for arguments in [&["no-such-command"][..], &["keys", "generate"], &["--set", "novalue", "config", "check"], &[]] {
+        let ran = run(arguments);
+        assert_eq!((ran.code, ran.stdout.as_str()), (2, ""), "{arguments:?}: {}", ran.stderr);
+    }
+}
+
+#[test]
+fn an_unknown_key_is_named_with_its_place_and_the_nearest_known_one() {
+    let ran = run_with(&["config", "check"], &[("INFERQ__BROKER__PREFECH", "9")]);
+    assert_fails(&ran, 3, &["`broker.prefech`", "`INFERQ__BROKER__PREFECH`", "did you mean `broker.prefetch`?"]);
+
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("worker.toml");
+    std::fs::write(&path, "[limits]\nmax_row = 3\n").unwrap();
+    let ran = run(&["--config", path.to_str().unwrap(), "config", "check"]);
+    assert_fails(&ran, 3, &["`limits.max_row`", "worker.toml", "did you mean `limits.max_rows`?"]);
+}
+
+#[test]
+fn a_value_out_of_bounds_is_named_with_its_bound() {
+    let ran = run(&["config", "check", "--set", "broker.prefetch=2001"]);
+    assert_fails(&ran, 3, &["`broker.prefetch` is 2001", "from 1 to 2000"]);
+}
+
+#[test]
+fn a_missing_settings_file_is_named() {
+    let ran = run_with(&["config", "check"], &[("INFERQ_CONFIG", "no/such.toml")]);
+    assert_fails(&ran, 3, &["`no/such.toml`", "--config or INFERQ_CONFIG"]);
+}
+
+#[test]
+fn the_check_tells_every_origin_and_hides_the_password() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("worker.toml");
+    std::fs::write(&path, "[batching]\nexecutors = 5\n").unwrap();
+    let arguments = ["config", "check", "--json", "--set", "limits.max_rows=9", "--config", path.to_str().unwrap()];
+    let ran = run_with(&arguments, &[("INFERQ_AMQP_URL", "amqp://me:s3cret@rabbit:5672/v")]);
+    assert_eq!((ran.code, ran.stderr.as_str()), (0, ""));
+    assert!(!ran.stdout.contains("s3cret"));
+    let list = ran.json();
+    let entry = |key: &str| list.as_array().unwrap().iter().find(|entry| entry["key"] == key).unwrap().clone();
+    assert_eq!(entry("broker.url")["value"], "amqp://me:***@rabbit:5672/v");
+    assert_eq!(entry("broker.url")["origin"], "variable `INFERQ_AMQP_URL`");
+    assert_eq!(entry("batching.executors")["value"], 5);
+    assert_eq!(entry("batching.executors")["origin"], format!("file `{}`", path.display()));
+    assert_eq!(entry("limits.max_rows")["origin"], "option `--set`");
+    assert_eq!(entry("broker.prefetch")["origin"], "the defaults");
+
+    let ran = run_with(&arguments[..2], &[("INFERQ_AMQP_URL", "amqp://me:s3cret@rabbit:5672/v")]);
+    assert!(ran.stdout.contains("amqp://me:***@rabbit:5672/v") && !ran.stdout.contains("s3cret"), "{}", ran.stdout);
+}
+
+#[test]
+fn keys_are_made_private_listed_without_material_and_never_overwritten() {
+    let folder = tempfile::tempdir().unwrap();
+    let directory = folder.path().to_str().unwrap();
+    let generate = ["keys", "generate", "--tenant", "acme", "--model", "topic", "--directory", directory, "--json"];
+    let made = run(&generate);
+    assert_eq!((made.code, made.stderr.as_str()), (0, ""));
+    let made = made.json();
+    assert_eq!(made["models"], serde_json::json!(["topic"]));
+    assert_eq!(made["reply_prefix"], "acme.");
+
+    let mut secrets = Vec::new();
+    for file in ["request.jwk", "response.jwk"] {
+        let path = folder.path().join("acme").join(file);
+        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600, "{file}");
+        let key: serde_json::Value = serde_json::from_str(&std::fs::read_to_string(&path).unwrap()).unwrap();
+        secrets.push(key["k"].as_str().unwrap().to_owned());
+    }
+
+    let listed = run(&["keys", "list", "--directory", directory, "--json"]);
+    assert_eq!(listed.code, 0, "{}", listed.stderr);
+    let ids: Vec<_> = listed.json().as_array().unwrap().iter().map(|key| key["key_id"].clone()).collect();
+    assert_eq!(ids, [made["request_key"].clone(), made["response_key"].clone()]);
+    let table = run_with(&["keys", "list"], &[("INFERQ__KEYS__DIRECTORY", directory)]);
+    assert!(table.stdout.starts_with("TENANT ") && table.stdout.contains("acme.req."), "{}", table.stdout);
+    for secret in &secrets {
+        assert!(!listed.stdout.contains(secret) && !table.stdout.contains(secret));
+    }
+
+    let before = std::fs::read(folder.path().join("acme/request.jwk")).unwrap();
+    assert_fails(&run(&generate), 1, &["`acme`", "not overwritten"]);
+    assert_eq!(std::fs::read(folder.path().join("acme/request.jwk")).unwrap(), before);
+}
+
+#[test]
+fn a_key_ring_that_cannot_be_used_is_exit_code_3() {
+    let folder = tempfile::tempdir().unwrap();
+    let directory = folder.path().to_str().unwrap();
+    run(&["keys", "generate", "--tenant", "acme", "--directory", directory]);
+    let key = folder.path().join("acme/request.jwk");
+    std::fs::set_permissions(&key, std::fs::Permissions::from_mode(0o644)).unwrap();
+    let ran = run(&["keys", "list", "--directory", directory]);
+    assert_eq!(ran.code, 3, "{}", ran.stderr);
+    assert!(ran.stderr.contains("request.jwk") && ran.stderr.contains("chmod 600"), "{}", ran.stderr);
+    assert_fails(&run(&["keys", "list", "--directory", "nowhere"]), 3, &["`nowhere`"]);
+}
+
+/// A repository with one model, described and not there: no command but the worker loads any.
+fn write_model(directory: &Path) {
+    let folder = directory.join("tiny/2");
+    std::fs::create_dir_all(&folder).unwrap();
+    let digest = "0".repeat(64);
+    let spec = format!(
+        "name = \"tiny\"\nversion = 2\ndescription = \"adds\"\nfile = \"model.onnx\"\nsha256 = \"{digest}\"\n\
+         batch_scope = \"shared\"\n[preprocess]\nkind = \"tensor\"\n[[inputs]]\nname = \"x\"\ndatatype = \"FP32\"\n\
+         shape = [-1, 3]\n[[outputs]]\nname = \"y\"\ndatatype = \"FP32\"\nshape = [-1, 1]\n[postprocess]\nkind = \"raw\"\n"
+    );
+    std::fs::write(folder.join("model.toml"), spec).unwrap();
+}
+
+#[test]
+fn models_are_listed_and_shown_without_being_loaded() {
+    let folder = tempfile::tempdir().unwrap();
+    write_model(folder.path());
+    let environment = [("INFERQ__MODELS__DIRECTORY", folder.path().to_str().unwrap())];
+    let listed = run_with(&["models", "list", "--json"], &environment);
+    assert_eq!((listed.code, listed.stderr.as_str()), (0, ""));
+    let models = listed.json();
+    assert_eq!((&models[0]["name"], &models[0]["version"]), (&"tiny".into(), &2.into()));
+    let shown = run_with(&["models", "show", "tiny"], &environment);
+    assert!(shown.stdout.contains("x FP32 [rows, 3]") && shown.stdout.contains("tiny:2"), "{}", shown.stdout);
+    let missing = run_with(&["models", "show", "tiny:3"], &environment);
+    assert_fails(&missing, 1, &["`tiny:3`", "inferq models list"]);
+    assert_eq!(run_with(&["models", "show", "ti/ny"], &environment).code, 2);
+    assert_eq!(run(&["models", "list", "--directory", "nowhere"]).code, 3);
+}
+
+#[test]
+fn the_topology_follows_the_models_and_the_prefix() {
+    let ran = run(&["topology", "show", "--json", "--model", "topic", "--set", "broker.name_prefix=other"]);
+    assert_eq!((ran.code, ran.stderr.as_str()), (0, ""));
+    let queues = ran.json()["queues"].as_array().unwrap().clone();
+    assert!(queues.iter().any(|queue| queue["name"] == "other.jobs.topic"), "{}", ran.stdout);
+    let table = run_with(&["topology", "show"], &[("INFERQ__MODELS__SERVE", "topic")]);
+    assert!(table.stdout.contains("inferq.jobs.topic") && table.stdout.contains("x-queue-type=quorum"));
+    assert_eq!(run(&["topology", "show"]).code, 3, "no model is named and there is no repository");
+}
+
+#[test]
+fn a_broker_that_does_not_answer_is_exit_code_4_and_its_password_is_not_told() {
+    let url = format!("amqp://me:s3cret@127.0.0.1:{}/%2f", free_port());
+    let ran = run_with(&["topology", "apply", "--model", "topic"], &[("INFERQ_AMQP_URL", &url)]);
+    assert_fails(&ran, 4, &["no broker answers at", "broker.url"]);
+    assert!(!ran.stderr.contains("s3cret"), "{}", ran.stderr);
+}
+
+#[test]
+fn the_health_of_a_worker_that_is_not_there_is_exit_code_1() {
+    let address = format!("127.0.0.1:{}", free_port());
+    assert_fails(&run(&["health", "--address", &address]), 1, &["no worker answers at", &address]);
+    assert_fails(&run(&["health", "--set", "telemetry.listen="]), 3, &["`telemetry.listen`"]);
+}
+
+/// A port of loopback on which nobody listens: it was free a moment ago.
+fn free_port() -> u16 {
+    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+#[test]
+fn health_asks_and_believes_what_the_worker_says() {
+    use std::io::{Read as _, Write as _};
+
+    for (answer, code, words) in [
+        ("HTTP/1.1 200 OK\r\ncontent-length: 6\r\n\r\nready\n", 0, "ready"),
+        ("HTTP/1.1 503 Service Unavailable\r\n\r\nnot ready: draining\n", 1, "not ready: draining"),
+        ("NOT HTTP\r\n\r\n", 1, "no worker"),
+    ] {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let worker = std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            let mut asked = [0; 1_024];
+            let length = stream.read(&mut asked).unwrap();
+            stream.write_all(answer.as_bytes()).unwrap();
+            String::from_utf8_lossy(&asked[..length]).into_owned()
+        });
+        let ran = run(&["health", "--address", &address]);
+        assert!(worker.join().unwrap().starts_with("GET /readyz HTTP/1.1\r\n"));
+        assert_eq!(ran.code, code, "{}", ran.stderr);
+        assert!(format!("{}{}", ran.stdout, ran.stderr).contains(words), "{}{}", ran.stdout, ran.stderr);
+    }
+}
+
+#[test]
+fn a_reader_that_goes_away_is_no_failure() {
+    use std::process::Stdio;
+
+    let mut child = Command::new(env!("CARGO_BIN_EXE_inferq"))
+        .args(["config", "check"])
+        .env_clear()
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    drop(child.stdout.take());
+    let output = child.wait_with_output().unwrap();
+    assert_eq!((output.status.code(), String::from_utf8(output.stderr).unwrap()), (Some(0), String::new()));
+}
