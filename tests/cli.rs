@@ -1,5 +1,7 @@
 //! The program itself, from outside: exit codes, messages, help texts, what it prints and what it hides.
 
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a test fails by panicking")]
+
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::{Command, Output};

@@ -1,0 +1,147 @@
+//! Words and constructs that are not written here.
+
+use super::rust::Source;
+
+/// Parts of names that say nothing.
+const EMPTY_WORDS: &[&str] = &["Manager", "Handler", "Util", "Utils", "Helper", "Helpers"];
+/// What declares a name.
+const DECLARATIONS: &[&str] = &["struct ", "enum ", "trait ", "type ", "mod ", "union ", "fn "];
+
+/// Files of tests that run real processes or a real broker, which no paused clock can move. Each says why.
+const REAL_TIME: &[(&str, &str)] = &[
+    ("tests/broker/", "polls a real broker"),
+    ("tests/faults/", "injects faults into real processes at set times"),
+    ("tests/interop/", "waits for producers in other languages"),
+];
+
+pub(crate) fn findings(sources: &[Source]) -> Vec<String> {
+    sources
+        .iter()
+        .flat_map(|source| {
+            let rules =
+                [empty_names(source), endless_channels(source), ignored(source), sleeping(source), taken(source)];
+            rules.into_iter().flatten().collect::<Vec<_>>()
+        })
+        .collect()
+}
+
+fn empty_names(source: &Source) -> Vec<String> {
+    let mut findings = Vec::new();
+    for (number, line) in source.code_lines() {
+        for name in DECLARATIONS.iter().filter_map(|declaration| declared(line, declaration)) {
+            if words(name).iter().any(|word| EMPTY_WORDS.iter().any(|empty| empty.eq_ignore_ascii_case(word))) {
+                findings.push(format!("{}:{number}: the name `{name}` says nothing", source.path));
+            }
+        }
+    }
+    findings
+}
+
+/// The name that `line` declares with `declaration`.
+fn declared<'line>(line: &'line str, declaration: &str) -> Option<&'line str> {
+    let at = line.find(declaration)?;
+    if line[..at].ends_with(|c: char| c.is_alphanumeric() || c == '_') {
+        return None;
+    }
+    let rest = &line[at + declaration.len()..];
+    let end = rest.find(|c: char| !(c.is_alphanumeric() || c == '_')).unwrap_or(rest.len());
+    Some(&rest[..end]).filter(|name| !name.is_empty())
+}
+
+/// The words of a name, be it `CamelCase` or `snake_case`.
+fn words(name: &str) -> Vec<String> {
+    let mut words = vec![String::new()];
+    for c in name.chars() {
+        if c == '_' || c.is_uppercase() {
+            words.push(String::new());
+        }
+        if c != '_' {
+            words.last_mut().unwrap().push(c);
+        }
+    }
+    words
+}
+
+fn endless_channels(source: &Source) -> Vec<String> {
+    let found = source.code_lines().filter(|(_, line)| line.contains("unbounded") && line.contains('('));
+    found.map(|(number, _)| format!("{}:{number}: an unbounded channel", source.path)).collect()
+}
+
+fn ignored(source: &Source) -> Vec<String> {
+    let found = source.code_lines().filter(|(_, line)| line.trim_start().starts_with("#[ignore"));
+    found.map(|(number, _)| format!("{}:{number}: an ignored test", source.path)).collect()
+}
+
+/// Tests do not sleep, except under a paused clock.
+fn sleeping(source: &Source) -> Vec<String> {
+    if REAL_TIME.iter().any(|(place, _)| source.path.starts_with(place)) {
+        return Vec::new();
+    }
+    let mut paused = false;
+    let mut findings = Vec::new();
+    for (number, line) in source.test_lines() {
+        if line.contains("#[test]") || line.contains("#[tokio::test") {
+            paused = line.contains("start_paused");
+        }
+        if line.contains("thread::sleep(") || !paused && sleeps(line) {
+            let advice = "pause the clock, or wait for what should happen";
+            findings.push(format!("{}:{number}: a test sleeps; {advice}", source.path));
+        }
+    }
+    findings
+}
+
+/// Whether `line` calls a function named `sleep`.
+fn sleeps(line: &str) -> bool {
+    line.match_indices("sleep(").any(|(at, _)| {
+        let before = &line[..at];
+        !before.ends_with("fn ") && !before.ends_with(|c: char| c.is_alphanumeric() || c == '_')
+    })
+}
+
+/// Only a client may take a reply out of its queue without a confirmed publish in its place.
+fn taken(source: &Source) -> Vec<String> {
+    let allowed = ["src/client/", "src/broker/"].iter().any(|place| source.path.starts_with(place));
+    let found = source.program_lines().filter(|(_, line)| !allowed && line.contains(".taken()"));
+    found.map(|(number, _)| format!("{}:{number}: a receipt is taken outside of src/client", source.path)).collect()
+}
+
+fn found(path: &str, text: &str) -> Vec<String> {
+    findings(&[Source::new(path, text)])
+}
+
+#[test]
+fn names_that_say_nothing_are_found() {
+    for text in ["pub struct KeyManager;\n", "mod helper;\n", "fn key_utils() {}\n", "pub(crate) trait Handler {}\n"] {
+        assert_eq!(found("src/a.rs", text).len(), 1, "{text}");
+    }
+    for text in ["struct Utility;\n", "fn handled() {}\n", "use axum::handler::Handler;\n", "// struct Manager\n"] {
+        assert!(found("src/a.rs", text).is_empty(), "{text}");
+    }
+}
+
+#[test]
+fn endless_channels_and_ignored_tests_are_found() {
+    assert_eq!(found("src/a.rs", "let (a, b) = mpsc::unbounded_channel();\n").len(), 1);
+    assert!(found("src/a.rs", "// unbounded()\n").is_empty());
+    assert_eq!(found("src/a.rs", "    #[ignore]\n").len(), 1);
+    assert_eq!(found("tests/a.rs", "#[ignore = \"slow\"]\n").len(), 1);
+}
+
+#[test]
+fn a_sleep_in_a_test_is_found_unless_its_clock_is_paused() {
+    let real = "#[tokio::test]\nasync fn a() { tokio::time::sleep(x).await }\n";
+    assert_eq!(found("tests/a.rs", real).len(), 1);
+    let paused = "#[tokio::test(start_paused = true)]\nasync fn a() { tokio::time::sleep(x).await }\n";
+    assert!(found("tests/a.rs", paused).is_empty());
+    assert_eq!(found("tests/a.rs", &format!("{paused}{real}")).len(), 1);
+    assert_eq!(found("tests/a.rs", &paused.replace("tokio::time", "std::thread")).len(), 1);
+    assert!(found("src/a.rs", "async fn a() { sleep(x).await }\n").is_empty());
+    assert!(found("tests/faults/main.rs", real).is_empty());
+}
+
+#[test]
+fn a_receipt_taken_outside_of_the_client_is_found() {
+    assert_eq!(found("src/worker/mod.rs", "receipt.taken();\n").len(), 1);
+    assert!(found("src/client/mod.rs", "receipt.taken();\n").is_empty());
+}
