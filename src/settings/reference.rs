@@ -108,7 +108,7 @@ impl Reference {
 const PREFACE: &str = "\
 # Configuration
 
-<!-- Written from config/default.toml by `INFERQ_BLESS=1 cargo test --test configuration`; do not edit by hand. -->
+<!-- Written from config/default.toml by `INFERQ_BLESS=1 cargo test --test documents`; do not edit by hand. -->
 
 A value is taken from the last of these places that names it:
 

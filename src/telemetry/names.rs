@@ -2,6 +2,8 @@
 //!
 //! `metrics` and `process` register from here; dashboards and alerts are checked against [`ALL`].
 
+use std::fmt::Write as _;
+
 /// How a metric behaves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
@@ -93,6 +95,39 @@ declare! {
     PROCESS_THREADS = ("inferq_process_threads", Gauge, [], "Threads of the process");
     PROCESS_FILES = ("inferq_process_open_files", Gauge, [], "Open file descriptors of the process");
 }
+
+/// The text of `docs/metrics.md`.
+#[must_use]
+pub fn markdown() -> String {
+    let mut page = String::from(PREFACE);
+    for metric in ALL {
+        let kind = match metric.kind {
+            Counter => "counter",
+            Gauge => "gauge",
+            Histogram => "histogram",
+            Info => "info",
+        };
+        let labels: Vec<String> = metric.labels.iter().map(|label| format!("`{label}`")).collect();
+        // Writing into a String cannot fail.
+        let _ = writeln!(page, "| `{}` | {kind} | {} | {}. |", metric.name, labels.join(", "), metric.meaning);
+    }
+    page
+}
+
+const PREFACE: &str = "\
+# Metrics
+
+<!-- Written from src/telemetry/names.rs by `INFERQ_BLESS=1 cargo test --test documents`; do not edit by hand. -->
+
+A worker answers at `telemetry.listen`: `/metrics` in the OpenMetrics text format, `/livez` with 200 as long as it runs, and
+`/readyz` with 200 while it consumes jobs, else with 503 and the reason in a line.
+
+Every label comes from a closed set. `model` is the name of a model that the worker serves, or `other`; `code` is one of the
+error codes in errors.md, or `OK`.
+
+| metric | kind | labels | meaning |
+|---|---|---|---|
+";
 
 #[cfg(test)]
 mod tests {
