@@ -95,10 +95,12 @@ start() {
     mkdir -p "$host_dir/home" "$host_dir/log" "$host_dir/mnesia"
     [ ! -e "$host_dir/node.pid" ] || ! kill -0 "$(cat "$host_dir/node.pid")" 2>/dev/null ||
         die "a node runs already in $dir"
-    [ -n "$port" ] || port=$(free_port)
+    # A node that is started again keeps its port, which is part of its name and so of its data.
+    [ -n "$port" ] || port=$(cat "$host_dir/port" 2>/dev/null || free_port)
+    echo "$port" >"$host_dir/port"
     local dist epmd
     dist=$(free_port) && epmd=$(free_port)
-    (cd "$host_dir" && [ -e definitions.json ]) || write_configuration_at "$host_dir" "$dir" "$port" "$vhosts"
+    write_configuration_at "$host_dir" "$dir" "$port" "$vhosts"
     local environment=()
     mapfile -t environment < <(node_environment "$dir" "$port" "$dist" "$epmd")
     echo "$epmd" >"$host_dir/epmd.port"

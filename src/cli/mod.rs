@@ -14,6 +14,7 @@ use crate::telemetry::logging;
 
 mod failure;
 mod output;
+mod tally;
 
 pub mod config;
 pub mod demo;

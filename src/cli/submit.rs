@@ -1,14 +1,293 @@
-//! `inferq submit`.
+//! `inferq submit`: seals texts as jobs, publishes them, prints the replies.
+
+use std::fs::File;
+use std::io::{BufRead, BufReader, IsTerminal as _, stdin};
+use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::Args;
+use indicatif::{ProgressBar, ProgressStyle};
+use serde::Deserialize;
+use serde_json::{Value, json};
+use tokio::time::Instant;
 
-use super::Context;
 use super::failure::{Exit, Failure};
+use super::output::{print, print_table};
+use super::tally::Tally;
+use super::{Context, block_on};
+use crate::client::{ClientError, Finished, Job, Prediction, Window, connect};
+use crate::envelope::{Keyring, ProducerKeys};
+use crate::protocol::model_ref::ModelRef;
+use crate::protocol::response::{InferenceResponse, ResponseBody};
+use crate::protocol::tensor::TensorData;
 
-/// `inferq submit`
+/// Send jobs and print their replies
+///
+/// One job a text. Texts are given as arguments, as a file, or as JSON lines {"id": ..., "text": ...}. Many jobs are sent
+/// at once, as many as --window; their replies are printed in the order of the texts. Exit code 1 when a job was
+/// answered with an error, 5 when a reply did not come in time.
 #[derive(Debug, Args)]
-pub struct SubmitArgs {}
+#[command(after_help = EXAMPLES)]
+pub struct SubmitArgs {
+    /// Texts to classify, one job each
+    #[arg(value_name = "TEXT", required_unless_present_any = ["file", "jsonl"])]
+    texts: Vec<String>,
+    /// Send the content of this file as one text; may be repeated
+    #[arg(long, value_name = "FILE")]
+    file: Vec<PathBuf>,
+    /// Send every line of this file, {"id": ..., "text": ...}; - for standard input
+    #[arg(long, value_name = "FILE")]
+    jsonl: Option<PathBuf>,
+    /// The model, and a version where the highest is not wanted
+    #[arg(long, value_name = "NAME[:VERSION]", default_value = "topic")]
+    model: ModelRef,
+    /// Whose keys to use [default: the only tenant of the key ring]
+    #[arg(long, value_name = "NAME")]
+    tenant: Option<String>,
+    /// Print the K most probable labels instead of the best
+    #[arg(long, value_name = "K", value_parser = clap::value_parser!(u16).range(1..))]
+    top: Option<u16>,
+    /// How long to wait for each reply
+    #[arg(long, value_name = "SECONDS", default_value_t = 60)]
+    timeout_s: u64,
+    /// Milliseconds within which a job must be run; later it is answered with DEADLINE_EXCEEDED
+    #[arg(long, value_name = "MILLISECONDS")]
+    deadline_ms: Option<u64>,
+    /// Jobs under way at once
+    #[arg(long, value_name = "JOBS", default_value_t = 256, value_parser = clap::value_parser!(u32).range(1..))]
+    window: u32,
+    /// Print one JSON object a job, and a summary on standard error
+    #[arg(long)]
+    json: bool,
+}
 
-pub(super) fn run(_args: SubmitArgs, _context: &Context) -> Result<(), Failure> {
-    Err(Failure::new(Exit::Failed, "`inferq submit` is not built yet"))
+const EXAMPLES: &str = "\
+Examples:
+  inferq submit \"the goalie stopped every shot\"
+  inferq submit --model topic:1 --top 3 --file letter.txt
+  inferq submit --jsonl models/topic/samples/posts.jsonl --json > replies.jsonl
+  tail -f events.jsonl | head -1000 | inferq submit --jsonl -";
+
+/// A text with the name that its reply is printed under.
+struct Item {
+    id: String,
+    text: String,
+}
+
+pub(super) fn run(args: SubmitArgs, context: &Context) -> Result<(), Failure> {
+    let items = read_items(&args)?;
+    if items.is_empty() {
+        return Err(Failure::new(Exit::Usage, "there is no text to send"));
+    }
+    let settings = &context.settings;
+    let tenant = match &args.tenant {
+        Some(tenant) => tenant.clone(),
+        None => only_tenant(&Keyring::load(&settings.keys.directory)?)?,
+    };
+    let keys = ProducerKeys::load(&settings.keys.directory, &tenant)?;
+    let jobs: Vec<Job> = items.iter().map(|item| job(&args, &item.text)).collect();
+    let window = Window { size: args.window as usize, limit: Duration::from_secs(args.timeout_s) };
+    let progress = progress_bar(jobs.len(), context.quiet);
+    let (finished, tally, elapsed) = block_on(async {
+        let client = connect(settings, keys).await?;
+        let (mut finished, mut tally) = (Vec::with_capacity(jobs.len()), Tally::new());
+        let began = Instant::now();
+        client
+            .submit_all(jobs, window, |one| {
+                tally.count(&one);
+                finished.push(one);
+                progress.inc(1);
+            })
+            .await;
+        let elapsed = began.elapsed();
+        client.close().await;
+        Ok((finished, tally, elapsed))
+    })?;
+    progress.finish_and_clear();
+    report(&args, &items, finished)?;
+    if items.len() > 1 && !context.quiet {
+        summarise(&args, &tally, elapsed);
+    }
+    conclude(&tally)
+}
+
+fn read_items(args: &SubmitArgs) -> Result<Vec<Item>, Failure> {
+    let mut items: Vec<Item> = args
+        .texts
+        .iter()
+        .enumerate()
+        .map(|(index, text)| Item { id: (index + 1).to_string(), text: text.clone() })
+        .collect();
+    for path in &args.file {
+        let text = std::fs::read_to_string(path).map_err(|error| unreadable(path, &error.to_string()))?;
+        items.push(Item { id: path.display().to_string(), text });
+    }
+    if let Some(path) = &args.jsonl {
+        items.extend(read_lines(path)?);
+    }
+    Ok(items)
+}
+
+#[derive(Deserialize)]
+struct Line {
+    id: Option<Value>,
+    text: String,
+}
+
+fn read_lines(path: &PathBuf) -> Result<Vec<Item>, Failure> {
+    let source: Box<dyn BufRead> = if path.as_os_str() == "-" {
+        if stdin().is_terminal() {
+            eprintln!("reading JSON lines from standard input; end with Ctrl-D");
+        }
+        Box::new(stdin().lock())
+    } else {
+        Box::new(BufReader::new(File::open(path).map_err(|error| unreadable(path, &error.to_string()))?))
+    };
+    let mut items = Vec::new();
+    for (number, line) in source.lines().enumerate() {
+        let line = line.map_err(|error| unreadable(path, &error.to_string()))?;
+        if line.trim().is_empty() {
+            continue;
+        }
+        let number = number + 1;
+        let read: Line = serde_json::from_str(&line)
+            .map_err(|_| unreadable(path, &format!("line {number} is no JSON object with a string `text`")))?;
+        let id = match read.id {
+            Some(Value::String(id)) => id,
+            Some(other) => other.to_string(),
+            None => number.to_string(),
+        };
+        items.push(Item { id, text: read.text });
+    }
+    Ok(items)
+}
+
+fn unreadable(path: &std::path::Path, reason: &str) -> Failure {
+    Failure::new(Exit::Usage, format!("`{}` cannot be read: {reason}", path.display()))
+}
+
+/// The tenant to submit as when the command line names none.
+fn only_tenant(keyring: &Keyring) -> Result<String, Failure> {
+    let tenants: Vec<&str> = keyring.tenants().collect();
+    match tenants.as_slice() {
+        [only] => Ok((*only).to_owned()),
+        several => {
+            let message = format!("the key ring has {} tenants: {}", several.len(), several.join(", "));
+            Err(Failure::new(Exit::Usage, message).with_help("say whose keys to use with --tenant NAME"))
+        }
+    }
+}
+
+fn job(args: &SubmitArgs, text: &str) -> Job {
+    let mut job = Job::texts(args.model.clone(), &[text]);
+    if let Some(k) = args.top {
+        job = job.with_top("label", usize::from(k));
+    }
+    if let Some(milliseconds) = args.deadline_ms {
+        job = job.with_deadline(Duration::from_millis(milliseconds));
+    }
+    job
+}
+
+/// A progress bar on standard error; hidden for a single job, and where nobody looks.
+pub(super) fn progress_bar(jobs: usize, quiet: bool) -> ProgressBar {
+    if quiet || jobs < 2 {
+        return ProgressBar::hidden();
+    }
+    let style = ProgressStyle::with_template("{bar:40} {pos}/{len} jobs  {per_sec}  {elapsed} (about {eta} left)")
+        .unwrap_or_else(|_| ProgressStyle::default_bar());
+    ProgressBar::new(jobs as u64).with_style(style)
+}
+
+fn report(args: &SubmitArgs, items: &[Item], mut finished: Vec<Finished>) -> Result<(), Failure> {
+    finished.sort_by_key(|one| one.index);
+    let named = || items.iter().zip(&finished);
+    if args.json {
+        let lines: Vec<String> = named().map(|(item, one)| json_line(&item.id, one).to_string()).collect();
+        return print(&(lines.join("\n") + "\n"));
+    }
+    print_table(["ID", "ANSWER", "MILLISECONDS"], named().map(|(item, one)| human_row(&item.id, one)))
+}
+
+fn json_line(id: &str, finished: &Finished) -> Value {
+    let mut line = json!({
+        "id": id,
+        "message_id": finished.message_id,
+        "latency_ms": finished.latency.as_secs_f64() * 1e3,
+    });
+    match &finished.reply {
+        Ok(ResponseBody::Result(response)) => {
+            line["model"] = json!(format!("{}:{}", response.model_name, response.model_version));
+            line["predictions"] = json!(Prediction::read_all(response));
+            line["parameters"] = json!(response.parameters);
+            if let Some(top) = top_labels(response) {
+                line["top"] = json!(top);
+            }
+        }
+        Ok(ResponseBody::Error(error)) => line["error"] = json!({ "code": error.code, "message": error.error }),
+        Err(error) => line["error"] = json!({ "code": error.kind(), "message": error.to_string() }),
+    }
+    line
+}
+
+fn human_row(id: &str, finished: &Finished) -> [String; 3] {
+    let answer = match &finished.reply {
+        Ok(ResponseBody::Result(response)) => match top_labels(response) {
+            Some(top) => top.join("  "),
+            None => {
+                let predictions = Prediction::read_all(response);
+                let words = predictions.iter().map(|p| format!("{} {:.1}%", p.label, p.probability * 100.0));
+                words.collect::<Vec<_>>().join(", ")
+            }
+        },
+        Ok(ResponseBody::Error(error)) => format!("{}: {}", error.code, error.error),
+        Err(error) => error.to_string(),
+    };
+    [id.to_owned(), answer, format!("{:.1}", finished.latency.as_secs_f64() * 1e3)]
+}
+
+/// The classification extension's answer, `probability:index:label` each.
+fn top_labels(response: &InferenceResponse) -> Option<Vec<String>> {
+    match response.outputs.as_slice() {
+        [only] if only.tensor.shape().len() == 2 => match only.tensor.elements() {
+            TensorData::Bytes(labels) => {
+                Some(labels.iter().map(|label| String::from_utf8_lossy(label).into_owned()).collect())
+            }
+            _ => None,
+        },
+        _ => None,
+    }
+}
+
+fn summarise(args: &SubmitArgs, tally: &Tally, elapsed: Duration) {
+    if args.json {
+        eprintln!("{}", tally.to_json(elapsed));
+        return;
+    }
+    let (p50, p99) = (tally.latency(0.5).as_secs_f64() * 1e3, tally.latency(0.99).as_secs_f64() * 1e3);
+    eprintln!(
+        "{} answered in {:.2} s: {:.0} jobs/s, p50 {p50:.1} ms, p99 {p99:.1} ms, mean batch size {:.1}",
+        tally.answered(),
+        elapsed.as_secs_f64(),
+        tally.jobs_per_second(elapsed),
+        tally.mean_batch_size(),
+    );
+}
+
+/// The exit code says how the worst job ended.
+fn conclude(tally: &Tally) -> Result<(), Failure> {
+    let failed: u64 = tally.failed().values().sum();
+    if failed == 0 {
+        return Ok(());
+    }
+    let words: Vec<String> = tally.failed().iter().map(|(code, count)| format!("{count} {code}")).collect();
+    let timed_out = ClientError::TimedOut(Duration::ZERO).kind();
+    let exit = if tally.failed().contains_key(timed_out) { Exit::TimedOut } else { Exit::Failed };
+    let failure = Failure::new(exit, format!("{failed} jobs got no result: {}", words.join(", ")));
+    Err(match exit {
+        Exit::TimedOut => {
+            failure.with_help("check that a worker serves the model (`inferq health`), and its dead letters")
+        }
+        _ => failure.with_help("docs/errors.md says what each code means and what to do"),
+    })
 }

@@ -1,14 +1,90 @@
-//! `inferq worker`.
+//! `inferq worker`: serves until it is told to stop.
 
 use clap::Args;
+use tokio::signal::unix::{SignalKind, signal};
 
-use super::Context;
 use super::failure::{Exit, Failure};
+use super::{Context, block_on};
+use crate::worker::{AssembleError, ServeError, serve};
 
-/// `inferq worker`
+/// Serve models: take jobs from the broker, run them, reply
+///
+/// Declares its exchanges and queues, consumes the job queues of every model it serves, and answers each job on the
+/// reply queue of its producer. Start as many as the load asks for: they share the queues. A broker that cannot be
+/// reached is waited for; /readyz says whether jobs are consumed.
+///
+/// SIGTERM or SIGINT: no new jobs are taken, what is begun is finished within worker.drain_grace_ms, everything else goes
+/// back to the broker. A second signal ends the process at once; the broker then delivers again what was not settled.
 #[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
 pub struct WorkerArgs {}
 
-pub(super) fn run(_args: WorkerArgs, _context: &Context) -> Result<(), Failure> {
-    Err(Failure::new(Exit::Failed, "`inferq worker` is not built yet"))
+const EXAMPLES: &str = "\
+Examples:
+  inferq worker
+  INFERQ_AMQP_URL=amqp://user:password@broker:5672/%2f inferq worker --config worker.toml
+  inferq worker --set models.serve=topic --set batching.executors=1 --log-format json";
+
+pub(super) fn run(_args: WorkerArgs, context: &Context) -> Result<(), Failure> {
+    block_on(async {
+        let settings = &context.settings;
+        let mut signals = Signals::listen()?;
+        let stop = async {
+            let name = signals.next().await;
+            tracing::info!(signal = name, "asked to stop; once more to stop at once");
+            // The second signal is listened for while the first is obeyed.
+            tokio::spawn(async move {
+                let name = signals.next().await;
+                tracing::warn!(signal = name, "stopping at once; the broker delivers again what was not settled");
+                std::process::exit(i32::from(Exit::Interrupted.code()));
+            });
+        };
+        let drained = serve(settings, stop).await?;
+        tracing::info!(jobs.abandoned = drained.abandoned, "stopped");
+        Ok(())
+    })
+}
+
+/// The signals that ask a process to stop.
+struct Signals {
+    terminate: tokio::signal::unix::Signal,
+    interrupt: tokio::signal::unix::Signal,
+}
+
+impl Signals {
+    fn listen() -> Result<Self, Failure> {
+        let fault = |error: std::io::Error| Failure::new(Exit::Failed, format!("signals cannot be caught: {error}"));
+        Ok(Self {
+            terminate: signal(SignalKind::terminate()).map_err(fault)?,
+            interrupt: signal(SignalKind::interrupt()).map_err(fault)?,
+        })
+    }
+
+    async fn next(&mut self) -> &'static str {
+        tokio::select! {
+            _ = self.terminate.recv() => "SIGTERM",
+            _ = self.interrupt.recv() => "SIGINT",
+        }
+    }
+}
+
+impl From<ServeError> for Failure {
+    fn from(error: ServeError) -> Self {
+        match error {
+            ServeError::Assemble(error) => error.into(),
+            ServeError::Uri(error) => Self::new(Exit::Invalid, error.to_string())
+                .with_help("set broker.url, or INFERQ_AMQP_URL, to amqp://user:password@host:port/vhost"),
+            ServeError::Telemetry(error) => Self::new(Exit::Invalid, error.to_string())
+                .with_help("set telemetry.listen to a free address, to port 0 for any, or to nothing"),
+        }
+    }
+}
+
+impl From<AssembleError> for Failure {
+    fn from(error: AssembleError) -> Self {
+        match error {
+            AssembleError::Keyring(error) => error.into(),
+            AssembleError::Model(error) => error.into(),
+        }
+    }
 }

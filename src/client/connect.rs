@@ -26,7 +26,7 @@ pub async fn connect(settings: &Settings, keys: ProducerKeys) -> Result<Client<C
     amqp::apply(&settings.broker, &topology).await?;
     let subscription =
         Subscription { topology, queues: vec![reply_queue.clone()], connection_name: "inferq client".to_owned() };
-    let (replies, _publisher, mut connectivity) = amqp::start(&settings.broker, subscription)?;
+    let (replies, mut connectivity) = amqp::consume(&settings.broker, subscription)?;
     // Its reply must not find a job's reply queue unread for long; a failed attempt is healed in the background.
     drop(connectivity.wait_for(|now| *now != Connectivity::Connecting { reason: String::new(), failures: 0 }).await);
     let client_settings = ClientSettings {
@@ -37,6 +37,14 @@ pub async fn connect(settings: &Settings, keys: ProducerKeys) -> Result<Client<C
         max_pending: MAX_PENDING_REPLIES,
     };
     Ok(Client::new(client_settings, keys, publisher, replies))
+}
+
+impl Client<ChannelPool> {
+    /// Ends the client: jobs that still wait are told that it was closed, and the connections are closed in order.
+    pub async fn close(self) {
+        let publisher = self.stop().await;
+        publisher.close().await;
+    }
 }
 
 /// A fresh name for a reply queue of the tenant whose `keys` these are.

@@ -27,7 +27,6 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 use crate::broker::{Address, Consumer, PublishError, Publisher};
@@ -38,11 +37,16 @@ use crate::protocol::response::ResponseBody;
 mod connect;
 mod job;
 mod pending;
+mod prediction;
 mod receive;
+mod window;
 
 pub use connect::{connect, reply_queue_name};
 pub use job::Job;
 use pending::PendingReplies;
+pub use prediction::Prediction;
+use receive::Receiver;
+pub use window::{Finished, Window};
 
 /// How a client behaves.
 #[derive(Debug, Clone)]
@@ -83,6 +87,21 @@ pub enum ClientError {
     /// The client was closed while the job waited.
     #[error("the client was closed before the reply came")]
     Closed,
+}
+
+impl ClientError {
+    /// One word for counting.
+    #[must_use]
+    pub const fn kind(&self) -> &'static str {
+        match self {
+            Self::NotPublished(_) => "not_published",
+            Self::TimedOut(_) => "timed_out",
+            Self::TooManyPending { .. } => "too_many_pending",
+            Self::Sealing(_) => "not_sealed",
+            Self::MalformedReply(_) => "malformed_reply",
+            Self::Closed => "closed",
+        }
+    }
 }
 
 impl From<SealError> for ClientError {
@@ -129,15 +148,22 @@ pub struct Client<P> {
     keys: ProducerKeys,
     publisher: P,
     pending: Arc<PendingReplies>,
-    receiver: JoinHandle<()>,
+    receiver: Receiver,
 }
 
 impl<P: Publisher> Client<P> {
     /// A client that publishes through `publisher` and reads `replies`, a consumer of `settings.reply_queue`.
     pub fn new<C: Consumer>(settings: ClientSettings, keys: ProducerKeys, publisher: P, replies: C) -> Self {
         let pending = Arc::new(PendingReplies::new(settings.max_pending));
-        let receiver = tokio::spawn(receive::replies(replies, keys.clone(), Arc::clone(&pending)));
+        let receiver = Receiver::start(replies, keys.clone(), Arc::clone(&pending));
         Self { settings, keys, publisher, pending, receiver }
+    }
+
+    /// Stops reading replies and gives the publisher back. Jobs that still wait are told [`ClientError::Closed`].
+    pub async fn stop(self) -> P {
+        self.receiver.stop().await;
+        self.pending.close();
+        self.publisher
     }
 
     /// Seals `job`, publishes it, and resolves once the broker has confirmed it.
@@ -172,12 +198,6 @@ impl<P: Publisher> Client<P> {
     /// See [`Client::submit`] and [`Submitted::reply`].
     pub async fn predict(&self, job: &Job, limit: Duration) -> Result<ResponseBody, ClientError> {
         self.submit(job).await?.reply(limit).await
-    }
-}
-
-impl<P> Drop for Client<P> {
-    fn drop(&mut self) {
-        self.receiver.abort();
     }
 }
 

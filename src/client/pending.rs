@@ -68,6 +68,11 @@ impl PendingReplies {
         self.lock().remove(correlation_id);
     }
 
+    /// Forgets all jobs; each is told that the client was closed.
+    pub(super) fn close(&self) {
+        self.lock().clear();
+    }
+
     fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<String, Waiting>> {
         self.waiting.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }

@@ -5,6 +5,9 @@
 
 use std::sync::Arc;
 
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+
 use super::ClientError;
 use super::pending::{Answer, PendingReplies};
 use crate::broker::Consumer;
@@ -12,13 +15,49 @@ use crate::envelope::{ProducerKeys, UnixSeconds};
 use crate::protocol::properties::Message;
 use crate::protocol::response::ResponseBody;
 
-/// Reads replies until the consumer ends.
-pub(super) async fn replies<C: Consumer>(mut consumer: C, keys: ProducerKeys, pending: Arc<PendingReplies>) {
-    while let Some(delivery) = consumer.next().await {
-        let (message, receipt) = delivery.split();
-        hand_over(&message, &keys, &pending);
-        receipt.taken();
+/// The task that reads replies; ends when stopped or dropped.
+#[derive(Debug)]
+pub(super) struct Receiver {
+    stop: oneshot::Sender<()>,
+    task: JoinHandle<()>,
+}
+
+impl Receiver {
+    /// Starts reading.
+    pub(super) fn start<C: Consumer>(consumer: C, keys: ProducerKeys, pending: Arc<PendingReplies>) -> Self {
+        let (stop, stopped) = oneshot::channel();
+        Self { stop, task: tokio::spawn(replies(consumer, keys, pending, stopped)) }
     }
+
+    /// Stops reading, and closes the consumer in order.
+    pub(super) async fn stop(self) {
+        drop(self.stop);
+        if let Err(error) = self.task.await {
+            tracing::error!(%error, "the task that reads replies panicked");
+        }
+    }
+}
+
+/// Reads replies until the consumer ends, or the other end of `stopped` goes.
+async fn replies<C: Consumer>(
+    mut consumer: C,
+    keys: ProducerKeys,
+    pending: Arc<PendingReplies>,
+    mut stopped: oneshot::Receiver<()>,
+) {
+    loop {
+        tokio::select! {
+            biased;
+            _ = &mut stopped => break,
+            delivery = consumer.next() => {
+                let Some(delivery) = delivery else { break };
+                let (message, receipt) = delivery.split();
+                hand_over(&message, &keys, &pending);
+                receipt.taken();
+            }
+        }
+    }
+    consumer.stop().await;
     consumer.close().await;
 }
 

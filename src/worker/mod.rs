@@ -19,10 +19,12 @@ mod drain;
 mod outcome;
 mod process;
 mod reply;
+mod serve;
 mod stage;
 
 pub use assemble::{AssembleError, Parts};
 pub use drain::{Drained, run};
+pub use serve::{ServeError, serve};
 
 /// What every job of a worker is handled with.
 #[derive(Debug)]

@@ -26,7 +26,7 @@ pub(super) async fn declare(connection: &Connection, topology: &Topology) -> Res
     for queue in &topology.queues {
         declare_queue(&channel, queue).await?;
     }
-    channel.close(200, "declared".into()).await?;
+    // lapin closes the channel when it is dropped.
     Ok(())
 }
 

@@ -71,7 +71,7 @@ pub struct Subscription {
     pub connection_name: String,
 }
 
-/// Starts consuming `subscription` in the background and keeps doing so until the consumer is closed.
+/// Starts consuming `subscription` and publishing, in the background and until the consumer is closed.
 ///
 /// Returns at once: [`Connectivity`] tells how it goes. Connection losses are healed with full-jitter backoff for ever.
 ///
@@ -81,6 +81,28 @@ pub fn start(
     settings: &BrokerSettings,
     subscription: Subscription,
 ) -> Result<(AmqpConsumer, AmqpPublisher, watch::Receiver<Connectivity>), UriError> {
+    let (publishes, requests) = mpsc::channel(MAX_CONFIRMS_IN_FLIGHT);
+    let publisher = AmqpPublisher::new(publishes, settings.publish_timeout);
+    let (consumer, connectivity) = supervised(settings, subscription, Some(Arc::new(Mutex::new(requests))))?;
+    Ok((consumer, publisher, connectivity))
+}
+
+/// Starts consuming `subscription` alone: a client's replies.
+///
+/// # Errors
+/// [`UriError`] when the settings' URL is none.
+pub fn consume(
+    settings: &BrokerSettings,
+    subscription: Subscription,
+) -> Result<(AmqpConsumer, watch::Receiver<Connectivity>), UriError> {
+    supervised(settings, subscription, None)
+}
+
+fn supervised(
+    settings: &BrokerSettings,
+    subscription: Subscription,
+    requests: Option<publisher::Requests>,
+) -> Result<(AmqpConsumer, watch::Receiver<Connectivity>), UriError> {
     let prefetch = settings.prefetch.clamp(1, MAX_PREFETCH);
     let config = Config {
         uri: BrokerUri::parse(&settings.url, settings.heartbeat)?,
@@ -94,15 +116,12 @@ pub fn start(
         backoff_max: settings.backoff_max,
     };
     let (deliveries, delivered) = mpsc::channel(usize::from(prefetch));
-    let (publishes, requests) = mpsc::channel(MAX_CONFIRMS_IN_FLIGHT);
     let (phase, phases) = watch::channel(supervisor::Phase::Running);
     let starting = Connectivity::Connecting { reason: String::new(), failures: 0 };
     let (connectivity, connectivities) = watch::channel(starting);
-    let publisher = AmqpPublisher::new(publishes, settings.publish_timeout);
-    let links = supervisor::Links { deliveries, requests: Arc::new(Mutex::new(requests)), phases, connectivity };
+    let links = supervisor::Links { deliveries, requests, phases, connectivity };
     let supervisor = tokio::spawn(supervisor::supervise(config, links));
-    let consumer = AmqpConsumer::new(delivered, phase, connectivities.clone(), supervisor);
-    Ok((consumer, publisher, connectivities))
+    Ok((AmqpConsumer::new(delivered, phase, connectivities.clone(), supervisor), connectivities))
 }
 
 /// Connects once, declares `topology` and closes again: `inferq topology apply`.

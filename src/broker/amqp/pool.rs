@@ -11,7 +11,7 @@ use lapin::{Channel, Confirmation, Connection};
 use tokio::sync::Mutex;
 use tokio::time::timeout;
 
-use super::connect::{ConnectError, connect};
+use super::connect::{ConnectError, close, connect};
 use super::publisher::{confirm_channel, publish_one, returned_error};
 use super::uri::BrokerUri;
 use crate::broker::{Address, Confirmed, PublishError, Publisher};
@@ -79,6 +79,15 @@ impl ChannelPool {
             Ok(_channel) => Ok(()),
             Err(managed::PoolError::Backend(error)) => Err(error),
             Err(error) => Err(ConnectError::NoAnswer { uri: String::new(), reason: error.to_string() }),
+        }
+    }
+
+    /// Closes the pool's connection; what was confirmed is with the broker.
+    pub async fn close(&self) {
+        self.pool.close();
+        let connection = self.pool.manager().connection.lock().await.take();
+        if let Some(connection) = connection {
+            close(&connection).await;
         }
     }
 

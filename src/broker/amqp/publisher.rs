@@ -21,6 +21,9 @@ use crate::protocol::properties::Message;
 
 type Answer = Result<Confirmed, PublishError>;
 
+/// What is to be published; shared by the publishing channels, and outliving a session.
+pub(super) type Requests = Arc<Mutex<mpsc::Receiver<PublishRequest>>>;
+
 /// A message to publish, and where its answer goes.
 #[derive(Debug)]
 pub(super) struct PublishRequest {
@@ -67,11 +70,7 @@ pub(super) async fn confirm_channel(connection: &Connection) -> Result<Channel, 
 }
 
 /// Publishes requests on `channel`, a batch at a time, until the channel fails or nobody requests any more.
-pub(super) async fn publish_requests(
-    channel: Channel,
-    requests: Arc<Mutex<mpsc::Receiver<PublishRequest>>>,
-    limit: Duration,
-) -> Result<(), String> {
+pub(super) async fn publish_requests(channel: Channel, requests: Requests, limit: Duration) -> Result<(), String> {
     let mut batch = Vec::with_capacity(MAX_PUBLISH_BATCH);
     loop {
         if requests.lock().await.recv_many(&mut batch, MAX_PUBLISH_BATCH).await == 0 {

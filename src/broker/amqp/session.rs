@@ -14,7 +14,7 @@ use super::Config;
 use super::connect::{ConnectError, close, connect};
 use super::consumer::forward;
 use super::declare::declare;
-use super::publisher::{confirm_channel, publish_requests};
+use super::publisher::{Requests, confirm_channel, publish_requests};
 use super::settle::settle;
 use super::supervisor::{Links, Phase, reached};
 use crate::broker::receipt::Settled;
@@ -25,7 +25,8 @@ const PUBLISHING_CHANNELS: usize = 2;
 /// Two connections and the tasks on them.
 pub(super) struct Session {
     consuming: Connection,
-    publishing: Connection,
+    /// `None` where nothing is published.
+    publishing: Option<Connection>,
     /// Forwarders of deliveries, one a queue.
     forwarders: JoinSet<Result<(), String>>,
     /// The settlement task; ends when every receipt is settled.
@@ -38,19 +39,16 @@ impl Session {
     /// Connects, declares the topology and consumes every queue.
     pub(super) async fn open(config: &Config, links: &Links) -> Result<Self, ConnectError> {
         let consuming_name = format!("{} consumer", config.connection_name);
-        let publishing_name = format!("{} publisher", config.connection_name);
         let consuming = connect(&config.uri, &consuming_name, config.connect_timeout).await?;
-        let publishing = connect(&config.uri, &publishing_name, config.connect_timeout).await?;
         let mut watchers = JoinSet::new();
         watchers.spawn(broken("consumer", consuming.events_listener()));
-        watchers.spawn(broken("publisher", publishing.events_listener()));
         declare(&consuming, &config.topology).await?;
 
         let mut publishers = JoinSet::new();
-        for _ in 0..PUBLISHING_CHANNELS {
-            let channel = confirm_channel(&publishing).await?;
-            publishers.spawn(publish_requests(channel, links.requests.clone(), config.publish_timeout));
-        }
+        let publishing = match &links.requests {
+            Some(requests) => Some(open_publishing(config, requests, &mut publishers, &mut watchers).await?),
+            None => None,
+        };
         let channel = consuming.create_channel().await?;
         // Per consumer, and before the first of them: quorum queues know no other form.
         channel.basic_qos(config.prefetch, BasicQosOptions { global: false }).await?;
@@ -85,7 +83,9 @@ impl Session {
         self.watchers.abort_all();
         self.publishers.abort_all();
         if ended.is_ok() {
-            close(&self.publishing).await;
+            if let Some(publishing) = &self.publishing {
+                close(publishing).await;
+            }
             close(&self.consuming).await;
         }
         ended
@@ -127,6 +127,23 @@ impl Session {
             Some(ended) = self.watchers.join_next() => Err(ended.unwrap_or_else(|error| error.to_string())),
         }
     }
+}
+
+/// The publishing connection, with its channels at work.
+async fn open_publishing(
+    config: &Config,
+    requests: &Requests,
+    publishers: &mut JoinSet<Result<(), String>>,
+    watchers: &mut JoinSet<String>,
+) -> Result<Connection, ConnectError> {
+    let name = format!("{} publisher", config.connection_name);
+    let publishing = connect(&config.uri, &name, config.connect_timeout).await?;
+    watchers.spawn(broken("publisher", publishing.events_listener()));
+    for _ in 0..PUBLISHING_CHANNELS {
+        let channel = confirm_channel(&publishing).await?;
+        publishers.spawn(publish_requests(channel, requests.clone(), config.publish_timeout));
+    }
+    Ok(publishing)
 }
 
 /// Where a forwarder puts what it receives.

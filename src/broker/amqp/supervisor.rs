@@ -1,12 +1,11 @@
 //! Keeps a session with the broker alive: connect, run until something breaks, back off, again; for ever.
 
-use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{Mutex, mpsc, watch};
+use tokio::sync::{mpsc, watch};
 use tokio::time::timeout;
 
-use super::publisher::PublishRequest;
+use super::publisher::Requests;
 use super::session::Session;
 use super::{Config, Connectivity};
 use crate::broker::Delivery;
@@ -33,7 +32,8 @@ pub(super) async fn reached(phases: &mut watch::Receiver<Phase>, phase: Phase) {
 #[derive(Debug)]
 pub(super) struct Links {
     pub(super) deliveries: mpsc::Sender<Delivery>,
-    pub(super) requests: Arc<Mutex<mpsc::Receiver<PublishRequest>>>,
+    /// `None` for a session that only consumes.
+    pub(super) requests: Option<Requests>,
     pub(super) phases: watch::Receiver<Phase>,
     pub(super) connectivity: watch::Sender<Connectivity>,
 }

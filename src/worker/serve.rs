@@ -1,0 +1,92 @@
+//! A worker as a process runs it: parts, telemetry, a session with RabbitMQ, the consume loop, and its end.
+
+use std::future::Future;
+use std::io;
+use std::sync::Arc;
+
+use tokio::sync::watch;
+
+use super::{AssembleError, Drained, Parts, Worker, run};
+use crate::broker::amqp::{self, Connectivity, Subscription, UriError};
+use crate::settings::Settings;
+use crate::telemetry::health::{Readiness, ReadinessSetter, State};
+use crate::telemetry::http;
+use crate::telemetry::metrics::Metrics;
+
+/// Why a worker could not serve.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// The key ring or a model is wrong.
+    #[error(transparent)]
+    Assemble(#[from] AssembleError),
+    /// The broker's URL is none.
+    #[error(transparent)]
+    Uri(#[from] UriError),
+    /// The telemetry server cannot listen.
+    #[error("telemetry: {0}")]
+    Telemetry(#[from] io::Error),
+}
+
+/// Serves until `stop` resolves, then drains. A broker that cannot be reached is waited for.
+///
+/// # Errors
+/// See [`ServeError`]: only what no waiting can heal.
+pub async fn serve(settings: &Settings, stop: impl Future<Output = ()>) -> Result<Drained, ServeError> {
+    let parts = Parts::load(settings)?;
+    let (setter, readiness) = Readiness::channel("connecting to the broker");
+    let setter = Arc::new(setter);
+    let telemetry = match settings.telemetry.listen {
+        Some(listen) => Some(http::serve(listen, Arc::clone(&parts.metrics), readiness).await?),
+        None => None,
+    };
+    if let Some(telemetry) = &telemetry {
+        tracing::info!(address = %telemetry.address(), "metrics and health are served");
+    }
+    let (topology, queues) = parts.topology(settings);
+    let connection_name = format!("inferq worker {}", settings.service.worker_id);
+    let subscription = Subscription { topology, queues, connection_name };
+    let (consumer, publisher, connectivity) = amqp::start(&settings.broker, subscription)?;
+    let follower = tokio::spawn(follow(connectivity, Arc::clone(&setter), Arc::clone(&parts.metrics)));
+
+    let worker = Arc::new(Worker::new(settings, parts, publisher));
+    let stop = async {
+        stop.await;
+        setter.set(State::Draining);
+    };
+    let drained = run(worker, consumer, stop).await;
+    follower.abort();
+    if let Some(telemetry) = telemetry {
+        telemetry.stop().await;
+    }
+    Ok(drained)
+}
+
+/// Readiness and the gauge follow the broker's session.
+async fn follow(
+    mut connectivity: watch::Receiver<Connectivity>,
+    readiness: Arc<ReadinessSetter>,
+    metrics: Arc<Metrics>,
+) {
+    let mut sessions: u64 = 0;
+    loop {
+        let now = connectivity.borrow_and_update().clone();
+        metrics.broker_connected(now == Connectivity::Consuming);
+        match now {
+            Connectivity::Consuming => {
+                if sessions > 0 {
+                    metrics.broker_reconnected();
+                }
+                sessions += 1;
+                readiness.set(State::Ready);
+            }
+            Connectivity::Connecting { reason, .. } => {
+                let reason = if reason.is_empty() { "connecting to the broker".to_owned() } else { reason };
+                readiness.set(State::NotReady(reason));
+            }
+            Connectivity::Stopped => readiness.set(State::NotReady("stopped".to_owned())),
+        }
+        if connectivity.changed().await.is_err() {
+            return;
+        }
+    }
+}
