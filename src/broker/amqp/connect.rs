@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use lapin::{Connection, ConnectionProperties};
+use lapin::{Channel, Connection, ConnectionProperties};
 use tokio::time::timeout;
 
 use super::uri::{BrokerUri, UriError};
@@ -57,12 +57,28 @@ pub(super) async fn connect(uri: &BrokerUri, name: &str, limit: Duration) -> Res
     }
 }
 
-/// How long a connection may take to say goodbye.
+/// AMQP's reply code for an orderly end.
+const SUCCESS: u16 = 200;
+/// How long a channel or connection may take to say goodbye.
 const CLOSE_LIMIT: Duration = Duration::from_secs(5);
+
+/// Closes `channel`: the broker has seen all that was sent on it when this returns.
+///
+/// A channel that lapin closes by itself, when its last handle is dropped, can meet the closing of its connection and
+/// turn that into an error, which drops what was not written yet. So every channel is closed before its connection.
+pub(super) async fn close_channel(channel: &Channel) {
+    if !channel.status().connected() {
+        return;
+    }
+    match timeout(CLOSE_LIMIT, channel.close(SUCCESS, "done".into())).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => tracing::debug!(%error, "a channel was closed already"),
+        Err(_) => tracing::warn!("a channel did not close within {CLOSE_LIMIT:?}"),
+    }
+}
 
 /// Closes `connection`: what was written before has reached the broker when this returns.
 pub(super) async fn close(connection: &Connection) {
-    const SUCCESS: u16 = 200;
     match timeout(CLOSE_LIMIT, connection.close(SUCCESS, "done".into())).await {
         Ok(Ok(())) => {}
         Ok(Err(error)) => tracing::debug!(%error, "a connection was closed already"),

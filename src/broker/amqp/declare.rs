@@ -4,7 +4,7 @@ use lapin::options::{ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptio
 use lapin::types::{AMQPValue, FieldTable};
 use lapin::{Connection, ExchangeKind};
 
-use super::connect::ConnectError;
+use super::connect::{ConnectError, close_channel};
 use crate::broker::topology::{Argument, Queue, Topology};
 
 /// Declares all of `topology` on a channel of its own; declaring again what stands changes nothing.
@@ -26,7 +26,7 @@ pub(super) async fn declare(connection: &Connection, topology: &Topology) -> Res
     for queue in &topology.queues {
         declare_queue(&channel, queue).await?;
     }
-    // lapin closes the channel when it is dropped.
+    close_channel(&channel).await;
     Ok(())
 }
 

@@ -11,7 +11,7 @@ use lapin::{Channel, Confirmation, Connection};
 use tokio::sync::Mutex;
 use tokio::time::timeout;
 
-use super::connect::{ConnectError, close, connect};
+use super::connect::{ConnectError, close, close_channel, connect};
 use super::publisher::{confirm_channel, publish_one, returned_error};
 use super::uri::BrokerUri;
 use crate::broker::{Address, Confirmed, PublishError, Publisher};
@@ -84,6 +84,10 @@ impl ChannelPool {
 
     /// Closes the pool's connection; what was confirmed is with the broker.
     pub async fn close(&self) {
+        let idle = self.pool.retain(|_, _| false).removed;
+        for channel in &idle {
+            close_channel(channel).await;
+        }
         self.pool.close();
         let connection = self.pool.manager().connection.lock().await.take();
         if let Some(connection) = connection {

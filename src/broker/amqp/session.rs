@@ -11,10 +11,10 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use super::Config;
-use super::connect::{ConnectError, close, connect};
+use super::connect::{ConnectError, close, close_channel, connect};
 use super::consumer::forward;
 use super::declare::declare;
-use super::publisher::{Requests, confirm_channel, publish_requests};
+use super::publisher::{confirm_channel, publish_requests};
 use super::settle::settle;
 use super::supervisor::{Links, Phase, reached};
 use crate::broker::receipt::Settled;
@@ -27,6 +27,8 @@ pub(super) struct Session {
     consuming: Connection,
     /// `None` where nothing is published.
     publishing: Option<Connection>,
+    /// Every channel, to be closed before its connection.
+    channels: Vec<Channel>,
     /// Forwarders of deliveries, one a queue.
     forwarders: JoinSet<Result<(), String>>,
     /// The settlement task; ends when every receipt is settled.
@@ -45,8 +47,17 @@ impl Session {
         declare(&consuming, &config.topology).await?;
 
         let mut publishers = JoinSet::new();
+        let mut channels = Vec::new();
         let publishing = match &links.requests {
-            Some(requests) => Some(open_publishing(config, requests, &mut publishers, &mut watchers).await?),
+            Some(requests) => {
+                let (connection, opened) = open_publishing(config).await?;
+                watchers.spawn(broken("publisher", connection.events_listener()));
+                for channel in &opened {
+                    publishers.spawn(publish_requests(channel.clone(), requests.clone(), config.publish_timeout));
+                }
+                channels.extend(opened);
+                Some(connection)
+            }
             None => None,
         };
         let channel = consuming.create_channel().await?;
@@ -67,7 +78,8 @@ impl Session {
                 links.phases.clone(),
             ));
         }
-        Ok(Self { consuming, publishing, forwarders, settling, publishers, watchers })
+        channels.push(channel);
+        Ok(Self { consuming, publishing, channels, forwarders, settling, publishers, watchers })
     }
 
     /// Runs until asked to close, `Ok`, or until something breaks: `Err` with the reason.
@@ -83,6 +95,9 @@ impl Session {
         self.watchers.abort_all();
         self.publishers.abort_all();
         if ended.is_ok() {
+            for channel in &self.channels {
+                close_channel(channel).await;
+            }
             if let Some(publishing) = &self.publishing {
                 close(publishing).await;
             }
@@ -129,21 +144,15 @@ impl Session {
     }
 }
 
-/// The publishing connection, with its channels at work.
-async fn open_publishing(
-    config: &Config,
-    requests: &Requests,
-    publishers: &mut JoinSet<Result<(), String>>,
-    watchers: &mut JoinSet<String>,
-) -> Result<Connection, ConnectError> {
+/// The publishing connection and its channels.
+async fn open_publishing(config: &Config) -> Result<(Connection, Vec<Channel>), ConnectError> {
     let name = format!("{} publisher", config.connection_name);
-    let publishing = connect(&config.uri, &name, config.connect_timeout).await?;
-    watchers.spawn(broken("publisher", publishing.events_listener()));
+    let connection = connect(&config.uri, &name, config.connect_timeout).await?;
+    let mut channels = Vec::with_capacity(PUBLISHING_CHANNELS);
     for _ in 0..PUBLISHING_CHANNELS {
-        let channel = confirm_channel(&publishing).await?;
-        publishers.spawn(publish_requests(channel, requests.clone(), config.publish_timeout));
+        channels.push(confirm_channel(&connection).await?);
     }
-    Ok(publishing)
+    Ok((connection, channels))
 }
 
 /// Where a forwarder puts what it receives.
