@@ -82,6 +82,12 @@ fn reachable(listen: SocketAddr) -> SocketAddr {
     SocketAddr::new(address, listen.port())
 }
 
+/// Whether the worker at `address` consumes jobs; false where nobody answers.
+pub(super) async fn is_ready(address: SocketAddr) -> bool {
+    let answer = ask(address).await.ok();
+    answer.is_some_and(|answer| understand(&answer).is_some_and(|(ready, _)| ready))
+}
+
 async fn ask(address: SocketAddr) -> std::io::Result<String> {
     let mut stream = TcpStream::connect(address).await?;
     let request = format!("GET /readyz HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\r\n");

@@ -1,6 +1,8 @@
 //! Declares a topology: every exchange, queue and binding, or an error that names which argument differs.
 
-use lapin::options::{ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions};
+use lapin::options::{
+    ExchangeDeclareOptions, ExchangeDeleteOptions, QueueBindOptions, QueueDeclareOptions, QueueDeleteOptions,
+};
 use lapin::types::{AMQPValue, FieldTable};
 use lapin::{Connection, ExchangeKind};
 
@@ -25,6 +27,21 @@ pub(super) async fn declare(connection: &Connection, topology: &Topology) -> Res
     }
     for queue in &topology.queues {
         declare_queue(&channel, queue).await?;
+    }
+    close_channel(&channel).await;
+    Ok(())
+}
+
+/// Deletes all of `topology`; what does not stand is no error.
+pub(super) async fn delete(connection: &Connection, topology: &Topology) -> Result<(), ConnectError> {
+    let channel = connection.create_channel().await?;
+    for queue in &topology.queues {
+        let options = QueueDeleteOptions { if_unused: false, if_empty: false, nowait: false };
+        channel.queue_delete(queue.name.as_str().into(), options).await?;
+    }
+    for exchange in &topology.exchanges {
+        let options = ExchangeDeleteOptions { if_unused: false, nowait: false };
+        channel.exchange_delete(exchange.as_str().into(), options).await?;
     }
     close_channel(&channel).await;
     Ok(())

@@ -136,6 +136,18 @@ pub async fn apply(settings: &BrokerSettings, topology: &Topology) -> Result<(),
     Ok(())
 }
 
+/// Connects once and deletes the queues and exchanges of `topology`, with all that is in them.
+///
+/// # Errors
+/// See [`ConnectError`].
+pub async fn remove(settings: &BrokerSettings, topology: &Topology) -> Result<(), ConnectError> {
+    let uri = BrokerUri::parse(&settings.url, settings.heartbeat)?;
+    let connection = connect::connect(&uri, "inferq topology", settings.connect_timeout).await?;
+    declare::delete(&connection, topology).await?;
+    connect::close(&connection).await;
+    Ok(())
+}
+
 /// Connects once and closes again: whether a broker answers at `url` at all.
 ///
 /// # Errors
