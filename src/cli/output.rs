@@ -6,6 +6,7 @@ use std::io::{self, Write as _};
 
 use comfy_table::{ContentArrangement, Table, presets};
 use serde::Serialize;
+use serde_json::Value;
 
 use super::failure::{Exit, Failure};
 
@@ -24,6 +25,15 @@ pub(super) fn print_json(value: &impl Serialize) -> Result<(), Failure> {
     let text = serde_json::to_string_pretty(value)
         .map_err(|error| Failure::new(Exit::Failed, format!("the answer cannot be written as JSON: {error}")))?;
     print(&format!("{text}\n"))
+}
+
+/// Two JSON objects as one, without members that are null.
+pub(super) fn merged(first: Value, second: Value) -> Value {
+    let members = [first, second].into_iter().filter_map(|value| match value {
+        Value::Object(members) => Some(members),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Array(_) => None,
+    });
+    members.flatten().filter(|(_, value)| !value.is_null()).collect()
 }
 
 /// Writes a table to standard output: no lines around cells, so that it can be cut and searched.

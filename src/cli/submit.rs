@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use super::failure::{Exit, Failure};
-use super::output::{print, print_table};
+use super::output::{merged, print, print_table};
 use super::tally::Tally;
 use super::{Context, block_on};
 use crate::client::{ClientError, Finished, Job, Prediction, Window, connect};
@@ -210,24 +210,22 @@ fn report(args: &SubmitArgs, items: &[Item], mut finished: Vec<Finished>) -> Res
 }
 
 fn json_line(id: &str, finished: &Finished) -> Value {
-    let mut line = json!({
+    let outcome = match &finished.reply {
+        Ok(ResponseBody::Result(response)) => json!({
+            "model": format!("{}:{}", response.model_name, response.model_version),
+            "predictions": Prediction::read_all(response),
+            "top": top_labels(response),
+            "parameters": response.parameters,
+        }),
+        Ok(ResponseBody::Error(error)) => json!({ "error": { "code": error.code, "message": error.error } }),
+        Err(error) => json!({ "error": { "code": error.kind(), "message": error.to_string() } }),
+    };
+    let named = json!({
         "id": id,
         "message_id": finished.message_id,
         "latency_ms": finished.latency.as_secs_f64() * 1e3,
     });
-    match &finished.reply {
-        Ok(ResponseBody::Result(response)) => {
-            line["model"] = json!(format!("{}:{}", response.model_name, response.model_version));
-            line["predictions"] = json!(Prediction::read_all(response));
-            line["parameters"] = json!(response.parameters);
-            if let Some(top) = top_labels(response) {
-                line["top"] = json!(top);
-            }
-        }
-        Ok(ResponseBody::Error(error)) => line["error"] = json!({ "code": error.code, "message": error.error }),
-        Err(error) => line["error"] = json!({ "code": error.kind(), "message": error.to_string() }),
-    }
-    line
+    merged(named, outcome)
 }
 
 fn human_row(id: &str, finished: &Finished) -> [String; 3] {

@@ -8,6 +8,9 @@ use crate::protocol::properties::{HeaderValue, Headers, Message, Properties};
 
 const PERSISTENT: u8 = 2;
 
+/// Sets one of the properties that are texts.
+type WithText = fn(BasicProperties, ShortString) -> BasicProperties;
+
 /// A delivered message as ours. Headers of kinds that this protocol does not use are left out.
 pub(super) fn from_lapin(properties: &BasicProperties, body: Vec<u8>) -> Message {
     let text = |value: &Option<ShortString>| value.as_ref().map(ToString::to_string);
@@ -59,7 +62,7 @@ pub(super) fn to_lapin(properties: &Properties) -> BasicProperties {
         table.insert(name.as_str().into(), value);
     }
     let mut made = BasicProperties::default().with_delivery_mode(PERSISTENT).with_headers(table);
-    let texts: [(&Option<String>, fn(BasicProperties, ShortString) -> BasicProperties); 6] = [
+    let texts: [(&Option<String>, WithText); 6] = [
         (&properties.message_id, BasicProperties::with_message_id),
         (&properties.correlation_id, BasicProperties::with_correlation_id),
         (&properties.reply_to, BasicProperties::with_reply_to),

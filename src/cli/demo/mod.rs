@@ -83,7 +83,7 @@ fn demo_settings(settings: &Settings, keys: &Path) -> Settings {
     settings.keys.directory = keys.to_owned();
     settings.models.serve = vec!["topic".to_owned()];
     settings.batching.executors = 1;
-    settings.broker.name_prefix = format!("inferq-demo-{}", &uuid::Uuid::new_v4().simple().to_string()[..8]);
+    settings.broker.name_prefix = format!("inferq-demo-{}", uuid::Uuid::new_v4().simple());
     settings
 }
 

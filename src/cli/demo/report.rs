@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use super::posts::Post;
 use super::{DemoArgs, Outcome};
 use crate::cli::failure::{Exit, Failure};
-use crate::cli::output::{print as print_text, print_json, print_table};
+use crate::cli::output::{merged, print as print_text, print_json, print_table};
 
 /// Predictions shown.
 const SHOWN: usize = 10;
@@ -33,11 +33,12 @@ pub(super) fn print(args: &DemoArgs, posts: &[Post], outcome: &Outcome) -> Resul
 }
 
 fn figures(posts: &[Post], outcome: &Outcome, accuracy: f64) -> Value {
-    let mut figures = outcome.tally.to_json(outcome.elapsed);
-    figures["posts"] = json!(posts.len());
-    figures["accuracy"] = json!((accuracy * 1e4).round() / 1e4);
-    figures["broker"] = json!(outcome.broker);
-    figures
+    let own = json!({
+        "posts": posts.len(),
+        "accuracy": (accuracy * 1e4).round() / 1e4,
+        "broker": outcome.broker,
+    });
+    merged(own, outcome.tally.to_json(outcome.elapsed))
 }
 
 fn print_predictions(posts: &[Post], outcome: &Outcome) -> Result<(), Failure> {
