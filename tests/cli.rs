@@ -62,6 +62,7 @@ fn the_help_of_every_command_is_as_reviewed() {
         ("help_keys_list", &["keys", "list"]),
         ("help_models_list", &["models", "list"]),
         ("help_models_show", &["models", "show"]),
+        ("help_models_check", &["models", "check"]),
         ("help_config_check", &["config", "check"]),
         ("help_topology_show", &["topology", "show"]),
         ("help_topology_apply", &["topology", "apply"]),
@@ -203,6 +204,19 @@ fn models_are_listed_and_shown_without_being_loaded() {
     assert_fails(&missing, 1, &["`tiny:3`", "inferq models list"]);
     assert_eq!(run_with(&["models", "show", "ti/ny"], &environment).code, 2);
     assert_eq!(run(&["models", "list", "--directory", "nowhere"]).code, 3);
+}
+
+#[test]
+fn checking_models_loads_them_and_names_the_one_that_a_worker_would_refuse() {
+    let shipped = concat!(env!("CARGO_MANIFEST_DIR"), "/models");
+    let sound = run(&["models", "check", "--directory", shipped, "--set", "models.serve=topic"]);
+    assert_eq!((sound.code, sound.stderr.as_str()), (0, ""));
+    assert!(sound.stdout.starts_with("topic:1 is sound"), "{}", sound.stdout);
+
+    let folder = tempfile::tempdir().unwrap();
+    write_model(folder.path());
+    let ran = run(&["models", "check", "--directory", folder.path().to_str().unwrap()]);
+    assert_fails(&ran, 3, &["model.onnx"]);
 }
 
 #[test]

@@ -1,19 +1,23 @@
-//! `inferq models`: lists and describes the models of the repository, as their `model.toml` tells. Loads none of them.
+//! `inferq models`: lists and describes the models of the repository as their `model.toml` tells, and checks that a
+//! worker could serve them.
 
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Instant;
 
 use clap::{Args, Subcommand};
 use serde::Serialize;
 
-use super::Context;
 use super::failure::{Exit, Failure};
 use super::output::{print, print_json, print_table};
-use crate::model::{ModelSpec, find_versions};
+use super::{Context, block_on};
+use crate::batch::batcher::Observer;
+use crate::model::{LoadedModel, ModelOptions, ModelRepository, ModelSpec, find_versions};
 use crate::postprocess::PostprocessSpec;
 use crate::preprocess::PreprocessSpec;
 use crate::protocol::model_ref::ModelRef;
 use crate::protocol::tensor_spec::TensorSpec;
-use crate::settings::ModelSettings;
+use crate::settings::{ModelSettings, Settings};
 
 /// `inferq models`
 #[derive(Debug, Args)]
@@ -30,6 +34,12 @@ enum ModelsCommand {
     /// Describe one model: what it takes, what it answers, where it comes from
     #[command(after_help = SHOW_EXAMPLES)]
     Show(ShowArgs),
+    /// Load every model that a worker would serve, and check it
+    ///
+    /// Compares each file with its digest, compiles the graph, reads tokenizer and labels, and compares the answers with
+    /// golden.json where there is one. Fails with exit code 3 at the first model that a worker would refuse.
+    #[command(after_help = CHECK_EXAMPLES)]
+    Check(CheckArgs),
 }
 
 #[derive(Debug, Args)]
@@ -55,6 +65,13 @@ struct ShowArgs {
     json: bool,
 }
 
+#[derive(Debug, Args)]
+struct CheckArgs {
+    /// The model repository's folder [default: models.directory]
+    #[arg(long, value_name = "FOLDER")]
+    directory: Option<PathBuf>,
+}
+
 const LIST_EXAMPLES: &str = "\
 Examples:
   inferq models list
@@ -64,6 +81,11 @@ const SHOW_EXAMPLES: &str = "\
 Examples:
   inferq models show topic
   inferq models show topic:1 --json";
+
+const CHECK_EXAMPLES: &str = "\
+Examples:
+  inferq models check
+  inferq models check --directory ./models --set models.serve=topic";
 
 /// A model of the repository, not loaded.
 #[derive(Debug, Serialize)]
@@ -81,17 +103,17 @@ pub(super) fn run(args: ModelsArgs, context: &Context) -> Result<(), Failure> {
     match args.command {
         ModelsCommand::List(args) => list(args, context),
         ModelsCommand::Show(args) => show(&args, context),
+        ModelsCommand::Check(args) => check(args, context),
     }
 }
 
-/// The names of the models that a worker with these settings serves.
+/// The names of the models that a worker with these settings serves. Named ones need not be there yet: a broker may be
+/// set up before its models.
 pub(super) fn served_names(settings: &ModelSettings) -> Result<Vec<String>, Failure> {
     if !settings.serve.is_empty() {
         return Ok(settings.serve.clone());
     }
-    let mut names: Vec<String> = find_versions(&settings.directory)?.into_iter().map(|(name, ..)| name).collect();
-    names.dedup();
-    Ok(names)
+    Ok(ModelRepository::served_names(settings)?)
 }
 
 fn describe(directory: Option<PathBuf>, settings: &ModelSettings) -> Result<Vec<Described>, Failure> {
@@ -127,6 +149,26 @@ fn show(args: &ShowArgs, context: &Context) -> Result<(), Failure> {
         return Err(failure.with_help("`inferq models list` shows what it has"));
     };
     if args.json { print_json(found) } else { print(&page(found)) }
+}
+
+/// Loads what a worker would load, one version at a time, and says so.
+fn check(args: CheckArgs, context: &Context) -> Result<(), Failure> {
+    let Settings { models, batching, .. } = &context.settings;
+    let models =
+        ModelSettings { directory: args.directory.unwrap_or_else(|| models.directory.clone()), ..models.clone() };
+    let served = ModelRepository::served_names(&models)?;
+    let versions = find_versions(&models.directory)?;
+    let nobody_measures: Observer = Arc::new(|_| {});
+    let observe = Arc::new(move |_: &str| Arc::clone(&nobody_measures));
+    let options = ModelOptions { batching: batching.clone(), observe };
+    block_on(async {
+        for (name, version, folder) in versions.into_iter().filter(|(name, ..)| served.contains(name)) {
+            let began = Instant::now();
+            LoadedModel::load(&folder, &options)?;
+            print(&format!("{name}:{version} is sound; loaded in {} ms\n", began.elapsed().as_millis()))?;
+        }
+        Ok(())
+    })
 }
 
 /// A model's description for people.

@@ -150,6 +150,7 @@ fn edit_distance(a: &str, b: &str) -> usize {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
     use secrecy::ExposeSecret as _;
 
     use super::super::provenance::Origin;
@@ -270,6 +271,25 @@ mod tests {
         {
             let error = load_file(&format!("[broker]\n{text}\n")).unwrap_err().to_string();
             assert!(!error.contains("s3cret"), "{error}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_stands_in_the_environment_is_an_answer_and_never_a_panic(
+            key in "[A-Z_]{0,24}", section in "(BROKER|MODELS|LIMITS|[A-Z]{0,8})", value in ".{0,40}"
+        ) {
+            let name = format!("INFERQ__{section}__{key}");
+            _ = load(Environment::of([(&name, &value)]));
+        }
+
+        #[test]
+        fn whatever_stands_in_a_file_is_an_answer_and_never_a_panic(
+            text in "(\\[(broker|models|x)\\]\n)?([a-z_.]{1,12} = [0-9a-z\"\\[\\]{},.-]{0,12}\n){0,4}"
+        ) {
+            if let Err(error) = load_file(&text) {
+                prop_assert!(!error.to_string().contains('\n'), "{}", error);
+            }
         }
     }
 

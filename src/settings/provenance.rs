@@ -89,7 +89,17 @@ pub(super) fn without_password(url: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    proptest! {
+        #[test]
+        fn no_password_is_ever_shown(user in "[a-z]{1,8}", password in "[A-Z0-9@:/%?#]{4,24}", host in "[a-z]{1,8}") {
+            let shown = without_password(&format!("amqp://{user}:{password}@{host}:5672/v"));
+            prop_assert_eq!(shown, format!("amqp://{user}:***@{host}:5672/v"));
+        }
+    }
 
     #[test]
     fn a_password_is_hidden_and_the_rest_of_the_url_is_not() {
