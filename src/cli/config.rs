@@ -7,7 +7,7 @@ use super::Context;
 use super::failure::Failure;
 use super::output::{print_json, print_table};
 
-/// `inferq config`
+/// Check the settings
 #[derive(Debug, Args)]
 pub struct ConfigArgs {
     #[command(subcommand)]

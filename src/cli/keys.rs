@@ -10,7 +10,7 @@ use super::failure::Failure;
 use super::output::{print, print_json, print_table};
 use crate::envelope::{self, Grant, Keyring, ListedKey};
 
-/// `inferq keys`
+/// Make and list the keys of tenants
 #[derive(Debug, Args)]
 pub struct KeysArgs {
     #[command(subcommand)]

@@ -6,6 +6,7 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 
@@ -26,6 +27,9 @@ pub mod topology;
 pub mod worker;
 
 pub use failure::{Exit, Failure};
+
+/// How long threads that are still busy may take once a command has its result.
+const STOP_GRACE: Duration = Duration::from_secs(1);
 
 const EXIT_CODES: &str = "\
 Exit codes:
@@ -77,24 +81,17 @@ pub struct GlobalOptions {
     pub quiet: bool,
 }
 
-/// The commands.
+/// The commands; what each is for stands with its arguments.
 #[derive(Debug, Subcommand)]
+#[allow(missing_docs, reason = "a comment here would take the place of the help in the command's own file")]
 pub enum Command {
-    /// Serve models: take jobs from the broker, run them, reply
     Worker(worker::WorkerArgs),
-    /// Send jobs and print their replies
     Submit(submit::SubmitArgs),
-    /// Show the whole way of a few jobs, from keys to replies
     Demo(demo::DemoArgs),
-    /// Make and list the keys of tenants
     Keys(keys::KeysArgs),
-    /// List and describe the models of the repository
     Models(models::ModelsArgs),
-    /// Check the settings
     Config(config::ConfigArgs),
-    /// Print or declare the exchanges and queues
     Topology(topology::TopologyArgs),
-    /// Ask a running worker whether it takes jobs
     Health(health::HealthArgs),
 }
 
@@ -193,7 +190,10 @@ fn block_on<T>(future: impl Future<Output = Result<T, Failure>>) -> Result<T, Fa
         .enable_all()
         .build()
         .map_err(|error| Failure::new(Exit::Failed, format!("no threads can be started: {error}")))?;
-    runtime.block_on(future)
+    let result = runtime.block_on(future);
+    // A batch that still runs on a thread of its own must not keep the process.
+    runtime.shutdown_timeout(STOP_GRACE);
+    result
 }
 
 #[cfg(test)]

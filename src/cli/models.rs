@@ -19,7 +19,7 @@ use crate::protocol::model_ref::ModelRef;
 use crate::protocol::tensor_spec::TensorSpec;
 use crate::settings::{ModelSettings, Settings};
 
-/// `inferq models`
+/// List, describe and check the models of the repository
 #[derive(Debug, Args)]
 pub struct ModelsArgs {
     #[command(subcommand)]

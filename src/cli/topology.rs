@@ -8,7 +8,7 @@ use super::{Context, block_on, models};
 use crate::broker::amqp;
 use crate::broker::topology::{Queue, Topology};
 
-/// `inferq topology`
+/// Print or declare the exchanges and queues
 #[derive(Debug, Args)]
 pub struct TopologyArgs {
     #[command(subcommand)]
