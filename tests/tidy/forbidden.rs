@@ -18,8 +18,8 @@ pub(crate) fn findings(sources: &[Source]) -> Vec<String> {
     sources
         .iter()
         .flat_map(|source| {
-            let rules =
-                [empty_names(source), endless_channels(source), ignored(source), sleeping(source), taken(source)];
+            let sleeps = sleeping(source, runs_paused(source, sources));
+            let rules = [empty_names(source), endless_channels(source), ignored(source), sleeps, taken(source)];
             rules.into_iter().flatten().collect::<Vec<_>>()
         })
         .collect()
@@ -72,15 +72,30 @@ fn ignored(source: &Source) -> Vec<String> {
     found.map(|(number, _)| format!("{}:{number}: an ignored test", source.path)).collect()
 }
 
-/// Tests do not sleep, except under a paused clock.
-fn sleeping(source: &Source) -> Vec<String> {
+/// Whether `source` is a module shared by tests, has none itself, and every test of those that share it runs under a paused
+/// clock.
+fn runs_paused(source: &Source, sources: &[Source]) -> bool {
+    let Some(name) = source.path.strip_suffix("/mod.rs").and_then(|path| path.rsplit('/').next()) else { return false };
+    let shares = |other: &&Source| other.path.starts_with("tests/") && other.code.contains(&format!("mod {name};"));
+    let mut sharers = sources.iter().filter(shares).peekable();
+    let all_paused = |other: &Source| {
+        other.code_lines().filter(|(_, line)| is_test(line)).all(|(_, line)| line.contains("start_paused"))
+    };
+    !source.code_lines().any(|(_, line)| is_test(line)) && sharers.peek().is_some() && sharers.all(all_paused)
+}
+
+fn is_test(line: &str) -> bool {
+    line.contains("#[test]") || line.contains("#[tokio::test")
+}
+
+/// Tests do not sleep, except under a paused clock; `paused` is what holds where no test has begun yet.
+fn sleeping(source: &Source, mut paused: bool) -> Vec<String> {
     if REAL_TIME.iter().any(|(place, _)| source.path.starts_with(place)) {
         return Vec::new();
     }
-    let mut paused = false;
     let mut findings = Vec::new();
     for (number, line) in source.test_lines() {
-        if line.contains("#[test]") || line.contains("#[tokio::test") {
+        if is_test(line) {
             paused = line.contains("start_paused");
         }
         if line.contains("thread::sleep(") || !paused && sleeps(line) {
@@ -138,6 +153,16 @@ fn a_sleep_in_a_test_is_found_unless_its_clock_is_paused() {
     assert_eq!(found("tests/a.rs", &paused.replace("tokio::time", "std::thread")).len(), 1);
     assert!(found("src/a.rs", "async fn a() { sleep(x).await }\n").is_empty());
     assert!(found("tests/faults/main.rs", real).is_empty());
+}
+
+#[test]
+fn a_shared_module_may_sleep_where_every_test_that_shares_it_is_paused() {
+    let shared = Source::new("tests/house/mod.rs", "pub async fn settle() { sleep(x).await }\n");
+    let paused = Source::new("tests/a.rs", "mod house;\n#[tokio::test(start_paused = true)]\nasync fn a() {}\n");
+    let real = Source::new("tests/b.rs", "mod house;\n#[tokio::test]\nasync fn a() {}\n");
+    assert!(findings(&[shared.clone(), paused.clone()]).is_empty());
+    assert_eq!(findings(&[shared.clone(), paused, real]).len(), 1);
+    assert_eq!(findings(&[shared]).len(), 1);
 }
 
 #[test]
