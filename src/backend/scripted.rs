@@ -1,12 +1,12 @@
 //! A backend that does as it is told: for tests of everything above the models.
 //!
-//! Answers each row with its own first input, and fails, panics or miscounts on marked rows.
+//! Answers each row with its own first input, and fails, panics or miscounts on marked rows. It never sleeps: a run
+//! that shall take a while waits behind a gate that the test opens.
 
-use std::sync::Mutex;
-use std::time::Duration;
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
 use super::{Backend, BackendError};
-use crate::batch::row::{Batch, BatchOutput, RowOutput};
+use crate::batch::row::{Batch, BatchOutput, Row, RowOutput};
 use crate::protocol::tensor::{Tensor, TensorData};
 
 /// What a marked row does to its batch.
@@ -18,66 +18,100 @@ pub enum Misdeed {
     Panic,
     /// One row too few comes back.
     LoseARow,
+    /// One row too many comes back.
+    InventARow,
 }
 
-/// Rows whose first element is the mark do the misdeed; every batch takes `takes`.
-#[derive(Debug)]
+/// Rows whose first element is a mark do its misdeed.
+#[derive(Debug, Default)]
 pub struct ScriptedBackend {
-    /// The mark and what it does.
-    pub misdeed: Option<(i64, Misdeed)>,
-    /// How long a run holds its thread.
-    pub takes: Duration,
-    /// The size of every batch that was run.
-    pub batches: Mutex<Vec<usize>>,
+    misdeeds: Vec<(i64, Misdeed)>,
+    gate: Option<Gate>,
+    batches: Mutex<Vec<Vec<i64>>>,
+}
+
+/// What holds runs back.
+#[derive(Debug, Default)]
+struct Gate {
+    is_open: Mutex<bool>,
+    opened: Condvar,
 }
 
 impl ScriptedBackend {
-    /// A backend that always answers.
+    /// A backend that always answers, at once.
     #[must_use]
-    pub const fn new() -> Self {
-        Self { misdeed: None, takes: Duration::ZERO, batches: Mutex::new(Vec::new()) }
+    pub fn new() -> Self {
+        Self::default()
     }
 
-    /// A backend on which rows that begin with `mark` do `misdeed`.
+    /// A backend on which rows that begin with a mark do its misdeed.
     #[must_use]
-    pub const fn with(mark: i64, misdeed: Misdeed) -> Self {
-        Self { misdeed: Some((mark, misdeed)), takes: Duration::ZERO, batches: Mutex::new(Vec::new()) }
+    pub fn with(misdeeds: Vec<(i64, Misdeed)>) -> Self {
+        Self { misdeeds, ..Self::default() }
     }
 
-    /// The sizes of the batches run so far.
+    /// A backend whose runs do not end before [`Self::open_gate`] is called.
+    #[must_use]
+    pub fn gated() -> Self {
+        Self { gate: Some(Gate::default()), ..Self::default() }
+    }
+
+    /// Lets all runs end, those that have begun and those that will.
+    pub fn open_gate(&self) {
+        if let Some(gate) = &self.gate {
+            *locked(&gate.is_open) = true;
+            gate.opened.notify_all();
+        }
+    }
+
+    /// The first element of every row of every batch that was begun, in the order in which they were.
+    #[must_use]
+    pub fn batches(&self) -> Vec<Vec<i64>> {
+        locked(&self.batches).clone()
+    }
+
+    /// The sizes of the batches begun so far.
     #[must_use]
     pub fn batch_sizes(&self) -> Vec<usize> {
-        self.batches.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone()
+        locked(&self.batches).iter().map(Vec::len).collect()
     }
-}
 
-impl Default for ScriptedBackend {
-    fn default() -> Self {
-        Self::new()
+    fn wait_for_gate(&self) {
+        if let Some(gate) = &self.gate {
+            let is_open = gate.opened.wait_while(locked(&gate.is_open), |is_open| !*is_open);
+            drop(is_open.unwrap_or_else(PoisonError::into_inner));
+        }
     }
 }
 
 impl Backend for ScriptedBackend {
     fn run(&self, batch: &Batch) -> Result<BatchOutput, BackendError> {
-        self.batches.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push(batch.rows.len());
-        if !self.takes.is_zero() {
-            std::thread::park_timeout(self.takes);
-        }
-        let mut rows: Vec<RowOutput> =
-            batch.rows.iter().map(|row| RowOutput { outputs: row.inputs.iter().take(1).cloned().collect() }).collect();
-        let marked = self.misdeed.filter(|(mark, _)| rows.iter().any(|row| begins_with(row, *mark)));
-        match marked {
+        let marks: Vec<i64> = batch.rows.iter().map(mark).collect();
+        let misdeed = self.misdeeds.iter().find(|(mark, _)| marks.contains(mark)).map(|(_, misdeed)| *misdeed);
+        locked(&self.batches).push(marks);
+        self.wait_for_gate();
+        let answered = |row: &Row| RowOutput { outputs: row.inputs.iter().take(1).cloned().collect() };
+        let mut rows: Vec<RowOutput> = batch.rows.iter().map(answered).collect();
+        match misdeed {
             None => {}
-            Some((_, Misdeed::Fail)) => return Err(BackendError::Failed("as told".to_owned())),
+            Some(Misdeed::Fail) => return Err(BackendError::Failed("as told".to_owned())),
             #[allow(clippy::panic, reason = "a test asks for it")]
-            Some((_, Misdeed::Panic)) => panic!("as told"),
-            Some((_, Misdeed::LoseARow)) => drop(rows.pop()),
+            Some(Misdeed::Panic) => panic!("as told"),
+            Some(Misdeed::LoseARow) => drop(rows.pop()),
+            Some(Misdeed::InventARow) => rows.extend(rows.first().cloned()),
         }
         Ok(BatchOutput { rows })
     }
 }
 
-fn begins_with(row: &RowOutput, mark: i64) -> bool {
-    let first = row.outputs.first().map(Tensor::elements);
-    matches!(first, Some(TensorData::Int64(elements)) if elements.first() == Some(&mark))
+/// The row's first element; rows of other datatypes have none and are all 0.
+fn mark(row: &Row) -> i64 {
+    match row.inputs.first().map(Tensor::elements) {
+        Some(TensorData::Int64(elements)) => elements.first().copied().unwrap_or(0),
+        Some(_) | None => 0,
+    }
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

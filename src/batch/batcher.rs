@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::Instant;
 
@@ -22,7 +22,7 @@ use crate::error::{ErrorCode, JobError};
 pub struct BatcherSettings {
     /// Batches that run at once.
     pub executors: usize,
-    /// Rows that may wait; more wait outside, in their jobs.
+    /// Rows that may wait in the pool, at least 1; more wait outside, in their jobs.
     pub max_waiting_rows: usize,
     /// The bounds of a batch.
     pub bounds: Bounds,
@@ -55,10 +55,12 @@ pub struct BatchReport {
 /// Called after every batch.
 pub type Observer = Arc<dyn Fn(BatchReport) + Send + Sync>;
 
-/// Takes rows, one at a time, and answers each with its own result.
+/// Takes rows and answers each with its own result.
 #[derive(Debug)]
 pub struct Batcher {
-    rows: mpsc::Sender<Waiting>,
+    rows: mpsc::Sender<Vec<Waiting>>,
+    slots: Arc<Semaphore>,
+    max_waiting_rows: usize,
     driver: JoinHandle<()>,
 }
 
@@ -66,8 +68,10 @@ impl Batcher {
     /// A batcher over `backend`; its driver runs until the batcher is dropped.
     #[must_use]
     pub fn new(backend: Arc<dyn Backend>, settings: BatcherSettings, observer: Observer) -> Self {
-        // What waits, waits in the pool, where the policy can see it: the channel only hands over.
-        let (rows, incoming) = mpsc::channel(1);
+        let max_waiting_rows = settings.max_waiting_rows.clamp(1, Semaphore::MAX_PERMITS);
+        // What waits, waits in the pool, where the policy can see it. Every message holds a slot at least, so that
+        // the channel never fills.
+        let (rows, incoming) = mpsc::channel(max_waiting_rows);
         let driver = Driver {
             backend,
             settings,
@@ -77,7 +81,8 @@ impl Batcher {
             halves: VecDeque::new(),
             running: JoinSet::new(),
         };
-        Self { rows, driver: tokio::spawn(driver.drive()) }
+        let slots = Arc::new(Semaphore::new(max_waiting_rows));
+        Self { rows, slots, max_waiting_rows, driver: tokio::spawn(driver.drive()) }
     }
 
     /// Runs `row` in some batch and answers its own result. Dropping the future takes the row back, unless it runs.
@@ -85,13 +90,49 @@ impl Batcher {
     /// # Errors
     /// `DEADLINE_EXCEEDED` when it could not be begun in time, `INFERENCE_FAILED` when the model failed on it alone,
     /// `MODEL_UNAVAILABLE` when the model is being unloaded.
-    pub async fn submit(&self, row: Row, options: SubmitOptions) -> Result<Inferred, JobError> {
-        let (answer, answered) = oneshot::channel();
-        let SubmitOptions { deadline, tenant, alone } = options;
-        let waiting = Waiting { row, deadline, tenant, alone, arrived: Instant::now(), answer };
-        let unloading = || JobError::new(ErrorCode::ModelUnavailable, "the model is being unloaded");
+    pub async fn submit(&self, row: Row, options: &SubmitOptions) -> Result<Inferred, JobError> {
+        let answers = self.hand_over(vec![row], options).await?;
+        answers.into_iter().next().ok_or_else(unloading)?.await.map_err(|_| unloading())?
+    }
+
+    /// Runs the rows of one job, handed over at once so that they can share batches, and answers in their order.
+    /// The first failure is the job's; the rows that still wait are then taken back.
+    ///
+    /// # Errors
+    /// As [`Self::submit`].
+    pub async fn submit_all(&self, rows: Vec<Row>, options: &SubmitOptions) -> Result<Vec<Inferred>, JobError> {
+        let mut answers = Vec::with_capacity(rows.len());
+        let mut rest = rows;
+        while !rest.is_empty() {
+            let later = rest.split_off(rest.len().min(self.max_waiting_rows));
+            answers.extend(self.hand_over(rest, options).await?);
+            rest = later;
+        }
+        let answered = answers.into_iter().map(|answer| async { answer.await.map_err(|_| unloading())? });
+        futures_util::future::try_join_all(answered).await
+    }
+
+    /// Waits until all of `rows` may wait, and gives them to the driver.
+    async fn hand_over(
+        &self,
+        rows: Vec<Row>,
+        options: &SubmitOptions,
+    ) -> Result<Vec<oneshot::Receiver<Answer>>, JobError> {
+        let arrived = Instant::now();
+        let count = u32::try_from(rows.len()).unwrap_or(u32::MAX);
+        let slots = Arc::clone(&self.slots).acquire_many_owned(count);
+        let mut slots = tokio::time::timeout_at(options.deadline, slots).await.map_err(|_| late())?;
+        let (waiting, answers): (Vec<Waiting>, Vec<_>) = rows
+            .into_iter()
+            .map(|row| {
+                let (answer, answered) = oneshot::channel();
+                let slot = slots.as_mut().ok().and_then(|slots| slots.split(1));
+                let SubmitOptions { deadline, tenant, alone } = options.clone();
+                (Waiting { row, deadline, tenant, alone, arrived, slot, answer }, answered)
+            })
+            .unzip();
         self.rows.send(waiting).await.map_err(|_| unloading())?;
-        answered.await.map_err(|_| unloading())?
+        Ok(answers)
     }
 }
 
@@ -113,7 +154,7 @@ struct Driver {
     backend: Arc<dyn Backend>,
     settings: BatcherSettings,
     observer: Observer,
-    incoming: mpsc::Receiver<Waiting>,
+    incoming: mpsc::Receiver<Vec<Waiting>>,
     pool: Pool,
     /// Parts of failed batches, run before anything new.
     halves: VecDeque<Vec<Waiting>>,
@@ -124,55 +165,61 @@ impl Driver {
     async fn drive(mut self) {
         loop {
             self.dispatch();
-            let has_room = self.pool.len() < self.settings.max_waiting_rows;
+            let look = self.pool.next_look();
             tokio::select! {
                 Some(finished) = self.running.join_next(), if !self.running.is_empty() => match finished {
                     Ok(finished) => self.finish(finished),
                     // The panic is caught where it happens; what arrives here is the runtime's end.
                     Err(error) => tracing::error!(%error, "an executor's task was lost"),
                 },
-                Some(waiting) = self.incoming.recv(), if has_room => {
-                    self.pool.push(waiting);
-                    self.take_in();
-                }
+                Some(rows) = self.incoming.recv() => self.take_in(rows),
+                // Whoever waits for a busy model is told in time that it is too late.
+                () = sleep_until(look), if look.is_some() => {}
                 else => return,
             }
         }
     }
 
-    /// Takes in what else has come at the same moment, so that the first of a burst does not run alone.
-    fn take_in(&mut self) {
-        while self.pool.len() < self.settings.max_waiting_rows {
-            match self.incoming.try_recv() {
-                Ok(waiting) => self.pool.push(waiting),
-                Err(_) => return,
-            }
+    /// Takes in `rows` and what else has come at the same moment, so that the first of a burst does not run alone.
+    fn take_in(&mut self, rows: Vec<Waiting>) {
+        let mut next = Some(rows);
+        while let Some(rows) = next {
+            rows.into_iter().for_each(|waiting| self.pool.push(waiting));
+            next = self.incoming.try_recv().ok();
         }
     }
 
     /// Gives every idle executor something to run.
     fn dispatch(&mut self) {
-        while self.running.len() < self.settings.executors {
-            let idle = self.settings.executors - self.running.len();
-            let Some(rows) = self.halves.pop_front().or_else(|| self.next_rows(idle)) else { return };
+        let now = Instant::now();
+        let any_late = self.pool.next_look().is_some_and(|look| look <= now);
+        if any_late || self.running.len() < self.settings.executors {
+            self.pool.take_hopeless(now).into_iter().for_each(refuse);
+        }
+        while let Some(idle @ 1..) = self.settings.executors.checked_sub(self.running.len()) {
+            let Some(rows) = self.next_half(now).or_else(|| self.next_rows(idle)) else { return };
             self.run(rows);
         }
     }
 
-    fn next_rows(&mut self, idle: usize) -> Option<Vec<Waiting>> {
-        self.pool.take_if(Waiting::is_cancelled);
-        let now = Instant::now();
-        for late in self.pool.take_if(|waiting| waiting.deadline <= now) {
-            answer(
-                late,
-                Err(JobError::new(ErrorCode::DeadlineExceeded, "the deadline passed before the model was free")),
-            );
+    fn next_half(&mut self, now: Instant) -> Option<Vec<Waiting>> {
+        while let Some(half) = self.halves.pop_front() {
+            let (hopeless, rows): (Vec<_>, Vec<_>) = half.into_iter().partition(|waiting| waiting.is_hopeless(now));
+            hopeless.into_iter().for_each(refuse);
+            if !rows.is_empty() {
+                return Some(rows);
+            }
         }
+        None
+    }
+
+    fn next_rows(&mut self, idle: usize) -> Option<Vec<Waiting>> {
         let positions = next_batch(&self.pool, idle, self.settings.bounds);
         Some(self.pool.take(&positions)).filter(|rows| !rows.is_empty())
     }
 
-    fn run(&mut self, rows: Vec<Waiting>) {
+    fn run(&mut self, mut rows: Vec<Waiting>) {
+        rows.iter_mut().for_each(|waiting| drop(waiting.slot.take()));
         let backend = Arc::clone(&self.backend);
         let began = Instant::now();
         self.running.spawn_blocking(move || {
@@ -219,6 +266,27 @@ fn run_caught(backend: &dyn Backend, batch: &Batch) -> Result<BatchOutput, Backe
     let output = std::panic::catch_unwind(run).unwrap_or(Err(BackendError::Panicked))?;
     let (expected, actual) = (batch.rows.len(), output.rows.len());
     if expected == actual { Ok(output) } else { Err(BackendError::RowCount { expected, actual }) }
+}
+
+/// Ends a row that is cancelled or late; the former's owner does not hear it.
+fn refuse(waiting: Waiting) {
+    answer(waiting, Err(late()));
+}
+
+fn late() -> JobError {
+    JobError::new(ErrorCode::DeadlineExceeded, "the deadline passed before the model was free")
+}
+
+fn unloading() -> JobError {
+    JobError::new(ErrorCode::ModelUnavailable, "the model is being unloaded")
+}
+
+/// Sleeps until `moment`, or for ever.
+async fn sleep_until(moment: Option<Instant>) {
+    match moment {
+        Some(moment) => tokio::time::sleep_until(moment).await,
+        None => std::future::pending().await,
+    }
 }
 
 fn answer(waiting: Waiting, answer: Answer) {

@@ -1,5 +1,10 @@
 //! Tests of the driver: every row gets its own answer, whatever happens to its batch.
 
+use std::collections::HashSet;
+
+use futures_util::future::{join, join_all};
+use proptest::prelude::*;
+
 use super::*;
 use crate::backend::scripted::{Misdeed, ScriptedBackend};
 use crate::batch::policy::BatchScope;
@@ -31,16 +36,30 @@ fn batcher(backend: &Arc<ScriptedBackend>, settings: BatcherSettings) -> Batcher
     Batcher::new(Arc::clone(backend) as Arc<dyn Backend>, settings, Arc::new(|_| {}))
 }
 
-async fn submit_all(batcher: &Batcher, marks: impl Iterator<Item = i64>) -> Vec<(i64, Answer)> {
-    let submits = marks.map(|mark| async move { (mark, batcher.submit(row(mark), options()).await) });
-    futures_util::future::join_all(submits).await
+async fn submit_each(batcher: &Batcher, marks: impl Iterator<Item = i64>) -> Vec<(i64, Answer)> {
+    let submits = marks.map(|mark| async move { (mark, batcher.submit(row(mark), &options()).await) });
+    join_all(submits).await
+}
+
+/// Lets everything run that can, without moving the clock.
+async fn settle() {
+    for _ in 0..20 {
+        tokio::task::yield_now().await;
+    }
+}
+
+/// Waits until so many batches were begun: their threads are the system's to start.
+async fn begun(backend: &ScriptedBackend, batches: usize) {
+    while backend.batch_sizes().len() < batches {
+        tokio::task::yield_now().await;
+    }
 }
 
 #[tokio::test(start_paused = true)]
 async fn every_row_gets_its_own_answer() {
     let backend = Arc::new(ScriptedBackend::new());
     let batcher = batcher(&backend, settings(2, 8));
-    for (sent, answer) in submit_all(&batcher, 0..100).await {
+    for (sent, answer) in submit_each(&batcher, 0..100).await {
         assert_eq!(mark(&answer.unwrap()), sent);
     }
     assert_eq!(backend.batch_sizes().iter().sum::<usize>(), 100);
@@ -49,16 +68,35 @@ async fn every_row_gets_its_own_answer() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn the_rows_of_a_job_share_batches_from_the_first_on() {
+    let backend = Arc::new(ScriptedBackend::new());
+    let batcher = batcher(&backend, settings(1, 8));
+    let rows = (0..20).map(row).collect();
+    let answers = batcher.submit_all(rows, &options()).await.unwrap();
+    assert_eq!(answers.iter().map(mark).collect::<Vec<_>>(), (0..20).collect::<Vec<_>>());
+    assert_eq!(backend.batch_sizes(), [8, 8, 4]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_burst_of_jobs_is_one_batch() {
+    let backend = Arc::new(ScriptedBackend::new());
+    let batcher = batcher(&backend, settings(1, 32));
+    submit_each(&batcher, 0..32).await;
+    assert_eq!(backend.batch_sizes(), [32]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn only_the_culprit_fails() {
-    for misdeed in [Misdeed::Fail, Misdeed::Panic, Misdeed::LoseARow] {
-        let backend = Arc::new(ScriptedBackend::with(13, misdeed));
+    for misdeed in [Misdeed::Fail, Misdeed::Panic, Misdeed::LoseARow, Misdeed::InventARow] {
+        let backend = Arc::new(ScriptedBackend::with(vec![(13, misdeed)]));
         let batcher = batcher(&backend, settings(1, 32));
-        for (sent, answer) in submit_all(&batcher, 0..32).await {
+        for (sent, answer) in submit_each(&batcher, 0..32).await {
             match answer {
                 Ok(inferred) => assert_eq!((mark(&inferred), sent == 13), (sent, false), "{misdeed:?}"),
                 Err(error) => assert_eq!((error.code, sent), (ErrorCode::InferenceFailed, 13), "{misdeed:?}"),
             }
         }
+        assert_eq!(backend.batch_sizes().len(), 11, "32 rows are halved five times: {:?}", backend.batch_sizes());
     }
 }
 
@@ -67,9 +105,61 @@ async fn what_is_late_is_not_run() {
     let backend = Arc::new(ScriptedBackend::new());
     let batcher = batcher(&backend, settings(1, 8));
     let late = SubmitOptions { deadline: Instant::now(), ..options() };
-    let error = batcher.submit(row(1), late).await.unwrap_err();
+    let error = batcher.submit(row(1), &late).await.unwrap_err();
     assert_eq!(error.code, ErrorCode::DeadlineExceeded);
     assert!(backend.batch_sizes().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn whoever_waits_for_a_busy_model_is_told_at_the_deadline() {
+    let backend = Arc::new(ScriptedBackend::gated());
+    let batcher = batcher(&backend, settings(1, 8));
+    let began = Instant::now();
+    let first = submit_each(&batcher, 1..2);
+    let second = async {
+        begun(&backend, 1).await;
+        let soon = SubmitOptions { deadline: began + Duration::from_secs(5), ..options() };
+        let answer = join(batcher.submit(row(2), &soon), async {
+            settle().await;
+            // The clock stands while a batch runs.
+            tokio::time::advance(Duration::from_secs(6)).await;
+        });
+        let code = answer.await.0.unwrap_err().code;
+        backend.open_gate();
+        code
+    };
+    let (first, second) = join(first, second).await;
+    assert_eq!((mark(first[0].1.as_ref().unwrap()), second), (1, ErrorCode::DeadlineExceeded));
+    assert_eq!(backend.batches(), [[1]], "the late row was run");
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_more_rows_wait_than_may() {
+    let backend = Arc::new(ScriptedBackend::gated());
+    let batcher = batcher(&backend, BatcherSettings { max_waiting_rows: 2, ..settings(1, 1) });
+    // One runs, two wait, the others wait for a place.
+    let submits = submit_each(&batcher, 0..5);
+    let watch = async {
+        begun(&backend, 1).await;
+        settle().await;
+        assert_eq!(batcher.slots.available_permits(), 0);
+        assert_eq!(backend.batches(), [[0]]);
+        let now = SubmitOptions { deadline: Instant::now(), ..options() };
+        let crowded_out = batcher.submit(row(9), &now).await.unwrap_err();
+        assert_eq!(crowded_out.code, ErrorCode::DeadlineExceeded);
+        backend.open_gate();
+    };
+    let (answers, ()) = join(submits, watch).await;
+    assert!(answers.iter().all(|(sent, answer)| answer.as_ref().is_ok_and(|answer| mark(answer) == *sent)));
+    assert_eq!(batcher.slots.available_permits(), 2, "every place was given back");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_job_of_more_rows_than_may_wait_is_served() {
+    let backend = Arc::new(ScriptedBackend::new());
+    let batcher = batcher(&backend, BatcherSettings { max_waiting_rows: 3, ..settings(1, 8) });
+    let answers = batcher.submit_all((0..10).map(row).collect(), &options()).await.unwrap();
+    assert_eq!(answers.iter().map(mark).collect::<Vec<_>>(), (0..10).collect::<Vec<_>>());
 }
 
 #[tokio::test(start_paused = true)]
@@ -77,23 +167,136 @@ async fn a_redelivered_row_has_its_batch_to_itself() {
     let backend = Arc::new(ScriptedBackend::new());
     let batcher = batcher(&backend, settings(1, 32));
     let alone = async {
-        let inferred = batcher.submit(row(-1), SubmitOptions { alone: true, ..options() }).await.unwrap();
+        let inferred = batcher.submit(row(-1), &SubmitOptions { alone: true, ..options() }).await.unwrap();
         assert_eq!(inferred.batch_size, 1);
     };
-    let (_, others) = tokio::join!(alone, submit_all(&batcher, 0..20));
+    let (_, others) = join(alone, submit_each(&batcher, 0..20)).await;
     assert!(others.iter().all(|(_, answer)| answer.is_ok()));
+    assert!(backend.batches().contains(&vec![-1]));
+}
+
+#[tokio::test(start_paused = true)]
+async fn tenants_are_kept_apart_where_the_model_says_so() {
+    let backend = Arc::new(ScriptedBackend::new());
+    let bounds = Bounds { max_batch_size: 32, scope: BatchScope::Tenant };
+    let batcher = batcher(&backend, BatcherSettings { bounds, ..settings(1, 32) });
+    let submits = (0..30).map(|mark| {
+        let options = SubmitOptions { tenant: (mark % 3).to_string().into(), ..options() };
+        let batcher = &batcher;
+        async move { batcher.submit(row(mark), &options).await.unwrap() }
+    });
+    join_all(submits).await;
+    for batch in backend.batches() {
+        let tenants: HashSet<i64> = batch.iter().map(|mark| mark % 3).collect();
+        assert_eq!(tenants.len(), 1, "{batch:?}");
+    }
+    assert_eq!(backend.batch_sizes(), [10, 10, 10]);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_row_whose_owner_has_gone_is_skipped() {
-    let backend = Arc::new(ScriptedBackend { takes: Duration::from_millis(20), ..ScriptedBackend::new() });
+    let backend = Arc::new(ScriptedBackend::gated());
+    let batcher = Arc::new(batcher(&backend, settings(1, 1)));
+    let running = tokio::spawn({
+        let batcher = Arc::clone(&batcher);
+        async move { batcher.submit(row(0), &options()).await }
+    });
+    begun(&backend, 1).await;
+    let abandoned = tokio::spawn({
+        let batcher = Arc::clone(&batcher);
+        async move { batcher.submit_all((1..5).map(row).collect(), &options()).await }
+    });
+    settle().await;
+    abandoned.abort();
+    assert!(abandoned.await.unwrap_err().is_cancelled());
+    backend.open_gate();
+    assert_eq!(mark(&batcher.submit(row(9), &options()).await.unwrap()), 9);
+    assert_eq!(mark(&running.await.unwrap().unwrap()), 0);
+    assert_eq!(backend.batches(), [[0], [9]]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_job_that_has_failed_takes_its_waiting_rows_back() {
+    let backend = Arc::new(ScriptedBackend::with(vec![(0, Misdeed::Fail)]));
     let batcher = batcher(&backend, settings(1, 1));
-    let gone = async {
-        let submits = (0..5).map(|mark| batcher.submit(row(mark), options()));
-        let _gave_up = tokio::time::timeout(Duration::ZERO, futures_util::future::join_all(submits)).await;
-    };
-    gone.await;
-    let answer = batcher.submit(row(9), options()).await.unwrap();
-    assert_eq!(mark(&answer), 9);
-    assert!(backend.batch_sizes().len() <= 3, "abandoned rows were run: {:?}", backend.batch_sizes());
+    let error = batcher.submit_all((0..50).map(row).collect(), &options()).await.unwrap_err();
+    assert_eq!(error.code, ErrorCode::InferenceFailed);
+    batcher.submit(row(99), &options()).await.unwrap();
+    assert!(backend.batches().len() < 10, "rows that nobody waits for were run: {:?}", backend.batches());
+}
+
+/// One job of the property test below.
+#[derive(Debug, Clone)]
+struct Job {
+    rows: usize,
+    alone: bool,
+    tenant: u8,
+    late: bool,
+    given_up: bool,
+}
+
+fn jobs() -> impl Strategy<Value = Vec<Job>> {
+    let job = (1_usize..12, proptest::bool::weighted(0.1), 0_u8..3, proptest::bool::weighted(0.1), any::<bool>());
+    let made = |(rows, alone, tenant, late, given_up)| Job { rows, alone, tenant, late, given_up };
+    proptest::collection::vec(job.prop_map(made), 1..20)
+}
+
+/// Every job either gets its own rows in order, or the one error that was coming to it.
+async fn run_jobs(jobs: Vec<Job>, settings: BatcherSettings, culprits: Vec<(i64, Misdeed)>) {
+    let backend = Arc::new(ScriptedBackend::with(culprits.clone()));
+    let batcher = batcher(&backend, settings);
+    let mut next = 0;
+    let submits = jobs.iter().map(|job| {
+        let marks: Vec<i64> = (next..next + i64::try_from(job.rows).unwrap()).collect();
+        next += i64::try_from(job.rows).unwrap();
+        let deadline = if job.late { Instant::now() } else { options().deadline };
+        let options = SubmitOptions { deadline, tenant: job.tenant.to_string().into(), alone: job.alone };
+        let batcher = &batcher;
+        async move {
+            let submitted = batcher.submit_all(marks.iter().copied().map(row).collect(), &options);
+            if job.given_up {
+                // Polled once, then dropped.
+                let _gone = tokio::time::timeout(Duration::ZERO, submitted).await;
+                return None;
+            }
+            Some((marks, submitted.await))
+        }
+    });
+    for (job, outcome) in jobs.iter().zip(join_all(submits).await) {
+        let Some((marks, answers)) = outcome else { continue };
+        let is_culprit = marks.iter().any(|mark| culprits.iter().any(|(culprit, _)| culprit == mark));
+        match answers {
+            Ok(answers) => {
+                assert!(!is_culprit && !job.late, "{job:?}");
+                assert_eq!(answers.iter().map(mark).collect::<Vec<_>>(), marks, "{job:?}");
+            }
+            Err(error) if job.late => assert_eq!(error.code, ErrorCode::DeadlineExceeded),
+            Err(error) => assert_eq!((error.code, is_culprit), (ErrorCode::InferenceFailed, true), "{job:?}"),
+        }
+    }
+    // The last in line: when it has run, everything before it has left the pool.
+    batcher.submit(row(-1), &SubmitOptions { alone: true, ..options() }).await.unwrap();
+    assert!(backend.batch_sizes().iter().all(|size| *size <= settings.bounds.max_batch_size));
+    assert_eq!(batcher.slots.available_permits(), settings.max_waiting_rows, "a place was lost");
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+    #[test]
+    fn no_row_is_lost(
+        jobs in jobs(),
+        executors in 1_usize..4,
+        max_batch_size in 1_usize..10,
+        max_waiting_rows in 1_usize..30,
+        culprits in proptest::collection::vec(
+            (0_i64..60, prop_oneof![Just(Misdeed::Fail), Just(Misdeed::LoseARow), Just(Misdeed::InventARow)]),
+            0..4,
+        ),
+        tenant_scope: bool,
+    ) {
+        let scope = if tenant_scope { BatchScope::Tenant } else { BatchScope::Shared };
+        let settings = BatcherSettings { executors, max_waiting_rows, bounds: Bounds { max_batch_size, scope } };
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+        runtime.block_on(run_jobs(jobs, settings, culprits));
+    }
 }

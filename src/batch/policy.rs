@@ -69,6 +69,7 @@ mod tests {
                 tenant: tenant.to_string().into(),
                 alone: *alone,
                 arrived: Instant::now(),
+                slot: None,
                 answer: oneshot::channel().0,
             });
         }

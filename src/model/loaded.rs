@@ -113,8 +113,7 @@ impl LoadedModel {
     /// # Errors
     /// `DEADLINE_EXCEEDED`, `INFERENCE_FAILED`, `MODEL_UNAVAILABLE`: the first that any row met.
     pub async fn infer(&self, rows: Vec<Row>, options: SubmitOptions) -> Result<Vec<Inferred>, JobError> {
-        let submits = rows.into_iter().map(|row| self.batcher.submit(row, options.clone()));
-        futures_util::future::try_join_all(submits).await
+        self.batcher.submit_all(rows, &options).await
     }
 
     /// The response to a request, from the results of its rows.
