@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # Functions that the scripts share. Sourced, never run.
 
 # Says on standard error what is being done.
@@ -27,6 +28,44 @@ install_packages() {
     # Services that a package brings must not start by themselves: the scripts start what they need, privately.
     as_root env DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 apt-get -qq install --no-install-recommends -y "${missing[@]}" >&2 ||
         die "could not install ${missing[*]}"
+}
+
+# Makes sure that inferq can be built: cargo, and a C compiler for the two crates that hold C or assembly.
+need_rust() {
+    command -v cargo >/dev/null || die "there is no cargo here; install Rust from https://rustup.rs"
+    command -v cc >/dev/null || install_packages gcc libc6-dev
+}
+
+# The folder that cargo builds into.
+target_folder() {
+    cargo metadata --format-version 1 --no-deps --locked --offline |
+        sed -n 's/.*"target_directory":"\([^"]*\)".*/\1/p'
+}
+
+# Installs a RabbitMQ server unless there is one.
+ensure_rabbitmq() {
+    local scripts
+    scripts=$(dirname "${BASH_SOURCE[0]}")
+    "$scripts/rabbitmq.sh" find >/dev/null || "$scripts/rabbitmq.sh" install
+}
+
+# Docker's compose, as a plugin or as a program of its own.
+compose() {
+    if docker compose version >/dev/null 2>&1; then docker compose "$@"; else docker-compose "$@"; fi
+}
+
+# Installs compose unless it is there. It reads files here; no engine is needed.
+ensure_compose() {
+    compose version >/dev/null 2>&1 || install_packages docker-compose
+}
+
+# Whether python3 can make an environment with pip in it.
+python_with_venv() { python3 -c 'import venv, ensurepip' 2>/dev/null; }
+
+# Installs Python and its venv unless they are there.
+ensure_python_venv() {
+    python_with_venv || install_packages python3 python3-venv
+    python_with_venv || die "python3 has no venv, and python3-venv did not bring it: $(command -v python3)"
 }
 
 # Prints a TCP port of loopback that nobody listens on.

@@ -1,0 +1,43 @@
+# Every task of the repository. `make` alone lists them. The recipes are one line each: the work is in scripts/.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+.PHONY: help doctor demo demo-embedded build test check lint deny test-rabbitmq4 train-topic bench-echo compose-env
+
+help: ## List the targets
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-16s %s\n", $$1, $$2 }'
+
+doctor: ## Say what is here and what is missing; changes nothing
+	@scripts/doctor.sh
+
+demo: ## Keys, a broker, a worker, encrypted jobs and their replies, in one go
+	@scripts/demo.sh
+
+demo-embedded: build ## The same without RabbitMQ: the broker that is built in
+	@target/release/inferq demo --embedded
+
+build: ## Build the release binary, target/release/inferq
+	cargo build --release --locked
+
+test: ## Run all tests; installs the brokers and tools that they need
+	@scripts/test.sh
+
+check: lint ## Everything short of the tests: formatting, clippy, scripts, licences
+	@scripts/deny.sh --if-installed
+
+lint: ## Formatting, clippy with warnings as errors, shellcheck
+	@scripts/lint.sh
+
+deny: ## Licences, sources, bans and advisories of the dependencies; installs cargo-deny
+	@scripts/deny.sh
+
+test-rabbitmq4: ## The broker tests against RabbitMQ 4
+	@scripts/rabbitmq4.sh test
+
+train-topic: ## Train the reference model again, from data to models/topic; installs PyTorch
+	@models/topic/training/run.sh
+
+bench-echo: ## Measure the worker against the broker alone
+	@scripts/bench-echo.sh
+
+compose-env: ## Write .env for docker-compose.yml: a broker password and the user of the workers
+	@scripts/compose-env.sh
