@@ -54,6 +54,9 @@ pub enum RequeueReason {
 }
 
 impl RequeueReason {
+    /// Every one of them.
+    pub const ALL: [Self; 3] = [Self::PublishFailed, Self::Dropped, Self::Draining];
+
     /// Its word in metrics and logs.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
@@ -75,6 +78,9 @@ pub enum UndeliverableReason {
 }
 
 impl UndeliverableReason {
+    /// Every one of them.
+    pub const ALL: [Self; 2] = [Self::Returned, Self::Refused];
+
     /// Its word in metrics and logs.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
@@ -101,6 +107,9 @@ pub enum PublishOutcome {
 }
 
 impl PublishOutcome {
+    /// Every one of them.
+    pub const ALL: [Self; 5] = [Self::Confirmed, Self::Returned, Self::Refused, Self::TimedOut, Self::Unavailable];
+
     /// Its word in metrics and logs.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
@@ -126,6 +135,9 @@ pub enum DuplicateOutcome {
 }
 
 impl DuplicateOutcome {
+    /// Every one of them.
+    pub const ALL: [Self; 3] = [Self::Held, Self::Dropped, Self::RunAgain];
+
     /// Its word in metrics and logs.
     #[must_use]
     pub const fn as_str(self) -> &'static str {

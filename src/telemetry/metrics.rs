@@ -18,7 +18,7 @@ use prometheus_client::registry::{Metric as Registrable, Registry};
 use super::labels::{DuplicateOutcome, PublishOutcome, RequeueReason, Stage, UndeliverableReason};
 use super::names::{self, Metric};
 use super::process::ProcessCollector;
-use crate::error::ErrorCode;
+use crate::error::{ErrorCode, Route};
 
 /// The label of every model that is not served here: a producer cannot add a time series by inventing names.
 const OTHER_MODEL: &str = "other";
@@ -120,7 +120,7 @@ impl Metrics {
         register(&mut registry, &names::PROCESS, Info::new(process));
         registry.register_collector(Box::new(ProcessCollector));
         let all = &mut registry;
-        Self {
+        let metrics = Self {
             models: models.iter().map(|name| Arc::from(name.as_str())).collect(),
             received: registered(all, &names::JOBS_RECEIVED, Family::default()),
             redelivered: registered(all, &names::JOBS_REDELIVERED, Family::default()),
@@ -143,6 +143,38 @@ impl Metrics {
             broker_reconnects: registered(all, &names::BROKER_RECONNECTS, Counter::default()),
             publish_seconds: registered(all, &names::PUBLISH_SECONDS, Family::new_with_constructor(seconds)),
             registry,
+        };
+        metrics.begin_at_zero();
+        metrics
+    }
+
+    /// Makes the time series of every counter now: one that first appears as 1 shows no increase to a rate or an alert.
+    fn begin_at_zero(&self) {
+        for code in ErrorCode::ALL.map(ErrorCode::as_str) {
+            _ = self.dead_lettered.get_or_create(&Code { code });
+        }
+        for code in ErrorCode::ALL.into_iter().filter(|code| code.route() == Route::Retry) {
+            _ = self.retried.get_or_create(&Code { code: code.as_str() });
+        }
+        for reason in RequeueReason::ALL.map(RequeueReason::as_str) {
+            _ = self.requeued.get_or_create(&Reason { reason });
+        }
+        for reason in UndeliverableReason::ALL.map(UndeliverableReason::as_str) {
+            _ = self.undeliverable.get_or_create(&Reason { reason });
+        }
+        for outcome in PublishOutcome::ALL.map(PublishOutcome::as_str) {
+            _ = self.publish_seconds.get_or_create(&Outcome { outcome });
+        }
+        for outcome in DuplicateOutcome::ALL.map(DuplicateOutcome::as_str) {
+            _ = self.duplicate.get_or_create(&Outcome { outcome });
+        }
+        for model in self.models.iter().cloned().chain([OTHER_MODEL.into()]) {
+            for code in ErrorCode::ALL.map(ErrorCode::as_str).into_iter().chain([CODE_OK]) {
+                _ = self.replied.get_or_create(&ModelCode { model: Arc::clone(&model), code });
+            }
+            let label = ModelLabel { model };
+            _ = self.received.get_or_create(&label);
+            _ = self.redelivered.get_or_create(&label);
         }
     }
 
@@ -403,6 +435,22 @@ mod tests {
             "inferq_batch_waiting_rows{model=\"topic\"} 7",
             "inferq_stage_seconds_count{model=\"topic\",stage=\"seal\"} 1",
             "inferq_broker_connected 1",
+        ] {
+            assert!(page.lines().any(|found| found == line), "{line} is missing in\n{page}");
+        }
+    }
+
+    #[test]
+    fn counters_begin_at_zero_so_that_the_first_event_is_an_increase() {
+        let page = metrics().exposition();
+        for line in [
+            "inferq_jobs_received_total{model=\"topic\"} 0",
+            "inferq_jobs_replied_total{model=\"topic\",code=\"OK\"} 0",
+            "inferq_jobs_replied_total{model=\"topic\",code=\"REPLY_TOO_LARGE\"} 0",
+            "inferq_jobs_dead_lettered_total{code=\"ENVELOPE_REJECTED\"} 0",
+            "inferq_jobs_retried_total{code=\"MODEL_UNAVAILABLE\"} 0",
+            "inferq_jobs_requeued_total{reason=\"publish_failed\"} 0",
+            "inferq_replies_undeliverable_total{reason=\"refused\"} 0",
         ] {
             assert!(page.lines().any(|found| found == line), "{line} is missing in\n{page}");
         }
