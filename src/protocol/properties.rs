@@ -15,7 +15,7 @@ pub const TYPE_REQUEST: &str = "inferq.request.v1";
 /// `type` of a reply, be it a result or an error.
 pub const TYPE_REPLY: &str = "inferq.reply.v1";
 
-/// Header: milliseconds from publishing within which the job must have been run.
+/// Header: the moment by which the job must have been begun, in milliseconds since the epoch.
 pub const HEADER_DEADLINE_MS: &str = "x-deadline-ms";
 /// Header: how often the job was retried, 0 at first.
 pub const HEADER_ATTEMPT: &str = "x-attempt";
