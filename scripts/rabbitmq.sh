@@ -10,16 +10,27 @@ usage: rabbitmq.sh COMMAND [options]
 
   find                     print where rabbitmq-server is; exit 1 where there is none
   install                  install it (Debian's rabbitmq-server) unless it is there
-  start --dir DIR          start a node with all its files in DIR, print its AMQP URL; also written to DIR/url
+  start --dir DIR          start a node with all its files in DIR, print its AMQP URL; also written to DIR/url;
+                           in a folder that was used before: the same node again, with its queues and port
   stop --dir DIR           stop exactly that node
-  run --dir DIR            start, print the URL, stop when standard input ends: for a parent process
+  kill --dir DIR           end it with SIGKILL, as a crash would; its files stay, start brings it back
+  ctl --dir DIR -- ARGS    run rabbitmqctl ARGS against it
+  run --dir DIR            start, print the URL, stop when standard input ends: for a parent process, which cannot
+                           leave the node behind however it ends
   with -- COMMAND ...      start in a temporary folder, run COMMAND with INFERQ_AMQP_URL set, stop in any case
 
 options of start, run and with:
   --vhosts N               make the virtual hosts t1 ... tN besides / (for tests that run side by side)
   --port P                 listen on this port (a free one)
+  --remove                 (run) delete DIR at the end
 
-RABBITMQ_ROOT: an unpacked Debian root to take RabbitMQ from, entered by chroot (see rabbitmq4.sh).
+examples:
+  rabbitmq.sh with -- inferq demo
+  rabbitmq.sh start --dir /tmp/node && rabbitmq.sh ctl --dir /tmp/node -- list_queues name messages
+  rabbitmq.sh stop --dir /tmp/node
+
+RABBITMQ_ROOT: an unpacked Debian root to take RabbitMQ from, entered by chroot (see rabbitmq4.sh); DIR is then a link
+into that root.
 USAGE
 }
 
@@ -34,9 +45,9 @@ find_server() {
     return 1
 }
 
-# Runs a command where RabbitMQ is: here, or inside the unpacked root.
-inside() {
-    if [ -n "${RABBITMQ_ROOT:-}" ]; then chroot "$RABBITMQ_ROOT" /usr/bin/env "$@"; else env "$@"; fi
+# Prints the words that lead into the unpacked root, one a line; nothing where RabbitMQ is installed here.
+entrance() {
+    [ -z "${RABBITMQ_ROOT:-}" ] || printf '%s\n' chroot "$RABBITMQ_ROOT"
 }
 
 write_configuration() {
@@ -66,13 +77,14 @@ JSON
 
 # The node's environment, one assignment a line: nothing of the system's own node is read or written.
 node_environment() {
-    local dir=$1 port=$2 dist=$3 epmd=$4
+    local dir=$1 port dist epmd
+    read -r port dist epmd <"$dir/ports"
     cat <<ENVIRONMENT
 PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 LANG=C.UTF-8
 HOME=$dir/home
 RABBITMQ_CONF_ENV_FILE=$dir/none
-RABBITMQ_NODENAME=inferq$port@localhost
+RABBITMQ_NODENAME=inferq@localhost
 RABBITMQ_NODE_PORT=$port
 RABBITMQ_DIST_PORT=$dist
 RABBITMQ_CONFIG_FILE=$dir/rabbitmq.conf
@@ -87,112 +99,173 @@ ERL_EPMD_ADDRESS=127.0.0.1
 ENVIRONMENT
 }
 
+# Runs a command where RabbitMQ is, with the node's environment and no other.
+inside() {
+    local dir=$1 words=() environment=()
+    shift
+    mapfile -t words < <(entrance)
+    mapfile -t environment < <(node_environment "$dir")
+    "${words[@]}" /usr/bin/env -i "${environment[@]}" "$@"
+}
+
+# Starts a command where RabbitMQ is, in the background, and prints its process id, which is its session's as well: a
+# signal for this script's group is none for it, and one for its session reaches all that it started.
+launch() {
+    local dir=$1 log=$2 words=() environment=()
+    shift 2
+    mapfile -t words < <(entrance)
+    mapfile -t environment < <(node_environment "$dir")
+    setsid "${words[@]}" /usr/bin/env -i "${environment[@]}" "$@" >"$log" 2>&1 </dev/null &
+    echo $!
+}
+
+# Whether the process in a file is alive, and the one that was started here: a number can have been given away since.
+alive() {
+    local pid
+    pid=$(cat "$1" 2>/dev/null) && tr '\0' '\n' <"/proc/$pid/environ" 2>/dev/null | grep -qx "HOME=${1%/*}/home"
+}
+
+# Makes the folder; where RabbitMQ has a root of its own, inside that, with a link to it where the caller looks.
+prepare_folder() {
+    local dir=$1
+    if [ -n "${RABBITMQ_ROOT:-}" ] && [ ! -e "$dir" ]; then
+        mkdir -p "$RABBITMQ_ROOT$dir" "$(dirname "$dir")"
+        ln -s "$RABBITMQ_ROOT$dir" "$dir"
+    fi
+    mkdir -p "$dir/home" "$dir/log" "$dir/mnesia"
+}
+
 start() {
-    local dir=$1 vhosts=$2 port=$3
-    local server
+    local dir=$1 vhosts=$2 port=$3 server
     server=$(find_server) || die "there is no rabbitmq-server here; run: $0 install"
-    local host_dir="${RABBITMQ_ROOT:-}$dir"
-    mkdir -p "$host_dir/home" "$host_dir/log" "$host_dir/mnesia"
-    [ ! -e "$host_dir/node.pid" ] || ! kill -0 "$(cat "$host_dir/node.pid")" 2>/dev/null ||
-        die "a node runs already in $dir"
-    # A node that is started again keeps its port, which is part of its name and so of its data.
-    [ -n "$port" ] || port=$(cat "$host_dir/port" 2>/dev/null || free_port)
-    echo "$port" >"$host_dir/port"
+    prepare_folder "$dir"
+    ! alive "$dir/node.pid" || die "a node runs already in $dir"
+    ! alive "$dir/epmd.pid" || stop_epmd "$dir"
+    if [ ! -e "$dir/ports" ]; then
+        echo "${port:-$(free_port)} $(free_port) $(free_port)" >"$dir/ports"
+        write_configuration "$dir" "$(cut -d' ' -f1 "$dir/ports")" "$vhosts"
+    fi
     local dist epmd
-    dist=$(free_port) && epmd=$(free_port)
-    write_configuration_at "$host_dir" "$dir" "$port" "$vhosts"
-    local environment=()
-    mapfile -t environment < <(node_environment "$dir" "$port" "$dist" "$epmd")
-    echo "$epmd" >"$host_dir/epmd.port"
-    # A session of its own, so that a signal for the script's group is none for the node.
-    setsid "$BASH" -c 'exec "$@"' node \
-        $([ -n "${RABBITMQ_ROOT:-}" ] && echo chroot "$RABBITMQ_ROOT") \
-        /usr/bin/env -i "${environment[@]}" "$server" >"$host_dir/log/stdout" 2>&1 </dev/null &
-    echo $! >"$host_dir/node.pid"
-    wait_until_ready "$host_dir" "$port"
-    echo "amqp://guest:guest@127.0.0.1:$port/%2f" | tee "$host_dir/url"
+    read -r port dist epmd <"$dir/ports"
+    launch "$dir" "$dir/log/epmd" epmd -port "$epmd" -address 127.0.0.1 >"$dir/epmd.pid"
+    wait_for_port "$dir" "$epmd" epmd
+    launch "$dir" "$dir/log/stdout" "$server" >"$dir/node.pid"
+    wait_for_port "$dir" "$port" node
+    echo "amqp://guest:guest@127.0.0.1:$port/%2f" | tee "$dir/url"
 }
 
-# Writes the configuration at a path of the host for a node that sees it at another.
-write_configuration_at() {
-    write_configuration "$1" "$3" "$4"
-    sed -i "s|$1/|$2/|g" "$1/rabbitmq.conf"
-}
-
-wait_until_ready() {
-    local dir=$1 port=$2 pid
-    pid=$(cat "$dir/node.pid")
+# Waits until `node` or `epmd` accepts connections.
+wait_for_port() {
+    local dir=$1 port=$2 what=$3 log=$1/log/stdout
+    [ "$what" = node ] || log=$dir/log/$what
     for _ in $(seq 600); do
         if accepts "$port"; then return; fi
-        kill -0 "$pid" 2>/dev/null || { tail -n 20 "$dir/log/stdout" >&2; die "the node ended while it started"; }
+        kill -0 "$(cat "$dir/$what.pid")" 2>/dev/null || {
+            tail -n 20 "$log" >&2
+            stop "$dir"
+            die "$what ended while it started, see above"
+        }
         sleep 0.1
     done
-    tail -n 20 "$dir/log/stdout" >&2
-    die "the node did not accept connections within 60 s"
+    tail -n 20 "$log" >&2
+    stop "$dir"
+    die "$what did not accept connections on port $port within 60 s"
 }
 
-stop() {
-    local dir="${RABBITMQ_ROOT:-}$1" pid
-    [ -e "$dir/node.pid" ] || return 0
-    # The shell that was started has become the Erlang machine's parent: both are in one session of their own.
+# Ends the node: asks it first unless the signal is KILL.
+end_node() {
+    local dir=$1 signal=$2 pid
+    alive "$dir/node.pid" || { rm -f "$dir/node.pid"; return 0; }
     pid=$(cat "$dir/node.pid")
-    pkill -TERM -s "$pid" 2>/dev/null || true
+    pkill "-$signal" -s "$pid" || true
     for _ in $(seq 150); do
-        pgrep -s "$pid" >/dev/null || break
+        pgrep -s "$pid" --runstates RSDT >/dev/null || break
         sleep 0.1
     done
-    pkill -KILL -s "$pid" 2>/dev/null || true
-    stop_epmd "$dir"
+    pkill -KILL -s "$pid" || true
     rm -f "$dir/node.pid"
 }
 
 stop_epmd() {
-    local port
-    port=$(cat "$1/epmd.port")
-    pkill -KILL -f "epmd .*-port $port\b" 2>/dev/null || inside ERL_EPMD_PORT="$port" epmd -kill >/dev/null 2>&1 || true
+    ! alive "$1/epmd.pid" || kill -KILL "$(cat "$1/epmd.pid")" 2>/dev/null || true
+    rm -f "$1/epmd.pid"
+}
+
+stop() {
+    end_node "$1" TERM
+    stop_epmd "$1"
+}
+
+remove() {
+    [ -z "${RABBITMQ_ROOT:-}" ] || rm -rf "${RABBITMQ_ROOT:?}${1:?}"
+    rm -rf "${1:?}"
 }
 
 main() {
-    local command=${1:-} dir='' vhosts=0 port=''
+    local command=${1:-} vhosts=0 port='' remove='' dir=''
     [ $# -gt 0 ] && shift
     while [ $# -gt 0 ]; do
         case $1 in
-        --dir) dir=$2; shift 2 ;;
-        --vhosts) vhosts=$2; shift 2 ;;
-        --port) port=$2; shift 2 ;;
+        --dir) dir=$(absolute "${2:?--dir needs a folder}"); shift 2 ;;
+        --vhosts) vhosts=${2:?--vhosts needs a number}; shift 2 ;;
+        --port) port=${2:?--port needs a number}; shift 2 ;;
+        --remove) remove=yes; shift ;;
         --) shift; break ;;
         *) usage >&2; die "unknown option $1" ;;
         esac
     done
     case $command in
+    start | stop | kill | ctl | run) [ -n "$dir" ] || die "$command needs --dir DIR" ;;
+    esac
+    case $command in
     find) find_server ;;
     install) find_server >/dev/null || install_packages rabbitmq-server ;;
-    start) [ -n "$dir" ] || die "start needs --dir DIR"; start "$dir" "$vhosts" "$port" ;;
-    stop) [ -n "$dir" ] || die "stop needs --dir DIR"; stop "$dir" ;;
-    run)
-        [ -n "$dir" ] || die "run needs --dir DIR"
-        trap 'stop "$dir"' EXIT
-        start "$dir" "$vhosts" "$port"
-        cat >/dev/null
-        ;;
+    start) start "$dir" "$vhosts" "$port" ;;
+    stop) stop "$dir" ;;
+    kill) end_node "$dir" KILL ;;
+    ctl) inside "$dir" "$(dirname "$(find_server)")/rabbitmqctl" --quiet "$@" ;;
+    run) run "$dir" "$vhosts" "$port" "$remove" ;;
     with)
         [ $# -gt 0 ] || die "with needs -- COMMAND"
-        dir=${dir:-$(temporary_folder)}
-        trap 'stop "$dir"; rm -rf "${RABBITMQ_ROOT:-}${dir:?}"' EXIT
-        say "starting a private RabbitMQ node"
-        start "$dir" "$vhosts" "$port" >/dev/null
-        INFERQ_AMQP_URL=$(cat "${RABBITMQ_ROOT:-}$dir/url") "$@"
+        with "$dir" "$vhosts" "$port" "$@"
         ;;
     -h | --help | help) usage ;;
     *) usage >&2; exit 2 ;;
     esac
 }
 
-# A fresh folder, as the node sees it.
-temporary_folder() {
-    local made
-    made=$(mktemp -d "${RABBITMQ_ROOT:-}/tmp/inferq-rabbitmq.XXXXXX")
-    echo "${made#"${RABBITMQ_ROOT:-}"}"
+# Set for the trap, which runs when the functions that know them have returned.
+ended_folder='' ended_remove=''
+at_end() {
+    stop "$ended_folder"
+    [ -z "$ended_remove" ] || remove "$ended_folder"
 }
+
+run() {
+    ended_folder=$1 ended_remove=$4
+    trap at_end EXIT
+    # Ctrl-C reaches the parent too: that ends, and so does standard input.
+    trap '' INT
+    start "$1" "$2" "$3"
+    exec >/dev/null
+    cat || true
+}
+
+with() {
+    local dir=$1 vhosts=$2 port=$3
+    shift 3
+    ended_folder=$dir
+    if [ -z "$dir" ]; then
+        ended_folder=$(mktemp -u "${TMPDIR:-/tmp}/inferq-rabbitmq.XXXXXX")
+        ended_remove=yes
+    fi
+    trap at_end EXIT
+    say "starting a private RabbitMQ node"
+    start "$ended_folder" "$vhosts" "$port" >/dev/null
+    INFERQ_AMQP_URL=$(cat "$ended_folder/url") "$@"
+}
+
+# A path that stays true wherever the node is started from. A folder that is a link keeps its own name.
+absolute() { case $1 in /*) echo "$1" ;; *) echo "$PWD/$1" ;; esac; }
 
 main "$@"
