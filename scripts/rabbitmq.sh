@@ -116,6 +116,7 @@ launch() {
     mapfile -t words < <(entrance)
     mapfile -t environment < <(node_environment "$dir")
     setsid "${words[@]}" /usr/bin/env -i "${environment[@]}" "$@" >"$log" 2>&1 </dev/null &
+    disown
     echo $!
 }
 
@@ -237,8 +238,10 @@ main() {
 # Set for the trap, which runs when the functions that know them have returned.
 ended_folder='' ended_remove=''
 at_end() {
+    # Nobody misses what is deleted right after: no time for a goodbye.
+    if [ -n "$ended_remove" ]; then end_node "$ended_folder" KILL; fi
     stop "$ended_folder"
-    [ -z "$ended_remove" ] || remove "$ended_folder"
+    if [ -n "$ended_remove" ]; then remove "$ended_folder"; fi
 }
 
 run() {

@@ -116,7 +116,7 @@ impl Session {
                     other => return Err(reason("a consumer", other)),
                 },
                 Some(ended) = self.settling.join_next() => return Err(reason("the acknowledgements", ended)),
-                Some(ended) = self.publishers.join_next() => return Err(reason("a publishing channel", ended)),
+                Some(ended) = self.publishers.join_next() => publishing_ended(ended)?,
                 Some(ended) = self.watchers.join_next() => return Err(ended.unwrap_or_else(|error| error.to_string())),
                 else => return Ok(()),
             }
@@ -136,10 +136,13 @@ impl Session {
                 None => Ok(()),
             }
         };
-        tokio::select! {
-            ended = closing => ended,
-            Some(ended) = self.publishers.join_next() => Err(reason("a publishing channel", ended)),
-            Some(ended) = self.watchers.join_next() => Err(ended.unwrap_or_else(|error| error.to_string())),
+        tokio::pin!(closing);
+        loop {
+            tokio::select! {
+                ended = &mut closing => return ended,
+                Some(ended) = self.publishers.join_next() => publishing_ended(ended)?,
+                Some(ended) = self.watchers.join_next() => return Err(ended.unwrap_or_else(|error| error.to_string())),
+            }
         }
     }
 }
@@ -165,6 +168,14 @@ async fn consume(channel: &Channel, queue: &str) -> Result<lapin::Consumer, Conn
     let options = BasicConsumeOptions { no_local: false, no_ack: false, exclusive: false, nowait: false };
     let consumer_tag = format!("inferq.{queue}.{}", uuid::Uuid::new_v4().simple());
     Ok(channel.basic_consume(queue.into(), consumer_tag.as_str().into(), options, FieldTable::default()).await?)
+}
+
+/// A publishing channel ends by itself only when every publisher is dropped: whoever only consumes needs none.
+fn publishing_ended(ended: Result<Result<(), String>, tokio::task::JoinError>) -> Result<(), String> {
+    match ended {
+        Ok(Ok(())) => Ok(()),
+        other => Err(reason("a publishing channel", other)),
+    }
 }
 
 /// Resolves when a connection reports an error or its end.
