@@ -1,0 +1,289 @@
+//! The service as its users run it: worker processes, a real RabbitMQ, `inferq submit`; and what happens when a worker dies,
+//! a job is bad, a reply queue is gone, or nothing answers.
+
+mod support;
+
+use std::net::{SocketAddr, TcpListener};
+use std::path::Path;
+use std::process::{Child, Command, Output, Stdio};
+use std::time::Duration;
+
+use inferq::broker::amqp::pool::ChannelPool;
+use inferq::broker::amqp::{self, Subscription};
+use inferq::broker::topology::{Names, Topology};
+use inferq::broker::{Address, Consumer, PublishError, Publisher};
+use inferq::client::{Client, ClientError, Job, Window, connect};
+use inferq::envelope::{Grant, ProducerKeys, RequestDraft, UnixSeconds, generate};
+use inferq::protocol::properties::Message;
+use inferq::protocol::response::ResponseBody;
+use inferq::settings::{Environment, LoadOptions, Override, Settings};
+use secrecy::ExposeSecret as _;
+use serde_json::Value;
+use support::rabbitmq::virtual_host;
+use support::soon;
+
+const ROOT: &str = env!("CARGO_MANIFEST_DIR");
+const TENANT: &str = "acme";
+
+/// A virtual host, keys, and the environment that makes every process use them.
+struct Service {
+    url: String,
+    keys: tempfile::TempDir,
+}
+
+impl Service {
+    async fn new() -> Self {
+        let url = virtual_host().await.url().expose_secret().to_owned();
+        let keys = tempfile::tempdir().unwrap();
+        generate(keys.path(), TENANT, &Grant::new(TENANT, vec!["*".into()])).unwrap();
+        Self { url, keys }
+    }
+
+    fn command(&self) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_inferq"));
+        command
+            .env_clear()
+            .env("INFERQ_AMQP_URL", &self.url)
+            .env("INFERQ__KEYS__DIRECTORY", self.keys.path())
+            .env("INFERQ__MODELS__DIRECTORY", format!("{ROOT}/models"))
+            .env("INFERQ__BATCHING__EXECUTORS", "1")
+            .current_dir(ROOT)
+            .stdin(Stdio::null());
+        command
+    }
+
+    fn settings(&self) -> Settings {
+        let set = |key: &str, value: String| Override { key: key.into(), value, option: "test".into() };
+        let overrides =
+            vec![set("broker.url", self.url.clone()), set("keys.directory", self.keys.path().display().to_string())];
+        Settings::load_in(&LoadOptions { file: None, overrides }, &Environment::of([])).unwrap().0
+    }
+
+    fn producer(&self) -> ProducerKeys {
+        ProducerKeys::load(self.keys.path(), TENANT).unwrap()
+    }
+
+    async fn client(&self) -> Client<ChannelPool> {
+        connect(&self.settings(), self.producer()).await.unwrap()
+    }
+
+    /// Starts a worker and waits until it consumes.
+    async fn worker(&self) -> WorkerProcess {
+        let worker = WorkerProcess::start(self.command());
+        soon("a worker's readiness", worker.until_health_says("ready\n")).await;
+        worker
+    }
+
+    async fn submit(&self, arguments: &[&str]) -> Output {
+        let mut command = self.command();
+        command.arg("submit").args(arguments);
+        tokio::task::spawn_blocking(move || command.output()).await.unwrap().unwrap()
+    }
+
+    /// The messages of a queue, taken one after the other.
+    async fn take(&self, queue: &str, count: usize) -> Vec<Message> {
+        let topology = Topology { exchanges: Vec::new(), queues: Vec::new() };
+        let subscription = Subscription { topology, queues: vec![queue.to_owned()], connection_name: "a test".into() };
+        let (mut consumer, _connectivity) = amqp::consume(&self.settings().broker, subscription).unwrap();
+        let mut taken = Vec::new();
+        for _ in 0..count {
+            let (message, receipt) = soon("a message", consumer.next()).await.unwrap().split();
+            drop(receipt);
+            taken.push(message);
+        }
+        taken
+    }
+}
+
+/// A worker, killed when dropped.
+struct WorkerProcess {
+    child: Child,
+    health: SocketAddr,
+}
+
+impl WorkerProcess {
+    fn start(mut command: Command) -> Self {
+        let health = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let child = command
+            .arg("worker")
+            .env("INFERQ__TELEMETRY__LISTEN", health.to_string())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        Self { child, health }
+    }
+
+    /// Resolves when `inferq health` prints this.
+    async fn until_health_says(&self, words: &str) {
+        loop {
+            let mut command = Command::new(env!("CARGO_BIN_EXE_inferq"));
+            command.args(["health", "--address", &self.health.to_string()]);
+            let output = tokio::task::spawn_blocking(move || command.output()).await.unwrap().unwrap();
+            if text(&[output.stdout, output.stderr].concat()).contains(words) {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    fn kill(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    /// Asks it to stop and answers its exit code.
+    async fn terminate(mut self) -> Option<i32> {
+        let pid = rustix::process::Pid::from_raw(self.child.id().try_into().unwrap()).unwrap();
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+        let waited = soon("the worker's end", async {
+            loop {
+                if let Some(status) = self.child.try_wait().unwrap() {
+                    return status;
+                }
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        });
+        waited.await.code()
+    }
+}
+
+impl Drop for WorkerProcess {
+    fn drop(&mut self) {
+        let _either = self.child.kill();
+        let _either = self.child.wait();
+    }
+}
+
+fn topic_job(text: &str) -> Job {
+    Job::texts("topic".parse().unwrap(), &[text])
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn real_posts_are_classified_and_the_worker_stops_in_order() {
+    let service = Service::new().await;
+    let worker = service.worker().await;
+    let output = service.submit(&["--jsonl", "models/topic/samples/posts.jsonl", "--json"]).await;
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let posts = std::fs::read_to_string(format!("{ROOT}/models/topic/samples/posts.jsonl")).unwrap();
+    let (mut right, mut count) = (0, 0);
+    for (post, reply) in posts.lines().zip(text(&output.stdout).lines()) {
+        let (post, reply): (Value, Value) = (serde_json::from_str(post).unwrap(), serde_json::from_str(reply).unwrap());
+        assert_eq!(post["id"], reply["id"], "replies are printed in the order of the posts");
+        right += usize::from(post["label"] == reply["predictions"][0]["label"]);
+        count += 1;
+    }
+    assert_eq!(count, 600);
+    assert!(right >= 528, "{right} of 600 are right, at least 88 % were expected");
+    assert_eq!(worker.terminate().await, Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_that_is_killed_loses_no_job() {
+    const JOBS: usize = 400;
+    let service = Service::new().await;
+    let (survivor, mut victim) = (service.worker().await, service.worker().await);
+    let client = service.client().await;
+    let jobs = (0..JOBS).map(|_| topic_job("the goalie stopped every shot in overtime"));
+    let window = Window { size: 100, limit: Duration::from_secs(30) };
+    let mut answered = 0;
+    client
+        .submit_all(jobs, window, |one| {
+            assert!(matches!(one.reply, Ok(ResponseBody::Result(_))), "{:?}", one.reply);
+            answered += 1;
+            if answered == 50 {
+                victim.kill();
+            }
+        })
+        .await;
+    assert_eq!(answered, JOBS);
+    client.close().await;
+    assert_eq!(survivor.terminate().await, Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_no_job_is_kept_with_its_reason_and_the_worker_goes_on() {
+    let service = Service::new().await;
+    let _worker = service.worker().await;
+    let client = service.client().await;
+    let names = Names::new("inferq");
+    let publisher = ChannelPool::new(&service.settings().broker).unwrap();
+    let jobs = Address::new(&names.jobs_exchange(), "topic");
+
+    let mut message = Message { body: "hello".into(), ..Message::default() };
+    message.properties.content_type = Some("application/jose".into());
+    message.properties.message_id = Some("not-a-job".into());
+    publisher.publish(&jobs, message).await.unwrap();
+    let letters = service.take(&names.dead_queue("topic"), 1).await;
+    assert_eq!(letters[0].properties.text_header("x-inferq-error"), Some("ENVELOPE_REJECTED"));
+    assert_eq!(&*letters[0].body, b"hello");
+
+    let draft = RequestDraft::new("topic".parse().unwrap(), "acme.gone", "inferq.v1", Duration::from_secs(60));
+    let body = topic_job("hockey").request.encode().unwrap();
+    let (message, pending) = service.producer().seal_request(&draft, &body, UnixSeconds::now()).unwrap();
+    publisher.publish(&jobs, message).await.unwrap();
+    let kept = service.take(&names.undeliverable_queue(), 1).await;
+    assert_eq!(kept[0].properties.text_header("x-inferq-reply-queue"), Some("acme.gone"));
+    assert!(service.producer().open_reply(&pending, &kept[0], UnixSeconds::now()).is_ok());
+
+    let unserved = Job::texts("nosuch".parse().unwrap(), &["x"]);
+    let refused = client.submit(&unserved).await.unwrap_err();
+    assert!(matches!(refused, ClientError::NotPublished(PublishError::Returned { .. })), "{refused:?}");
+
+    let good = client.predict(&topic_job("hockey"), Duration::from_secs(20)).await.unwrap();
+    assert!(matches!(good, ResponseBody::Result(_)), "{good:?}");
+    client.close().await;
+    publisher.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn errors_have_their_exit_codes() {
+    let service = Service::new().await;
+    let _worker = service.worker().await;
+    let empty = service.submit(&["..."]).await;
+    assert_eq!(empty.status.code(), Some(1), "{}", text(&empty.stderr));
+    assert!(
+        text(&empty.stdout).contains("INVALID_INPUT: row 0 of input `text` has no word"),
+        "{}",
+        text(&empty.stdout)
+    );
+
+    let nobody = service.submit(&["hello", "--set", "broker.url=amqp://u:canary-4711@127.0.0.1:1/%2f"]).await;
+    assert_eq!(nobody.status.code(), Some(4));
+    let words = text(&nobody.stderr);
+    assert!(words.contains("no broker answers at amqp://u@127.0.0.1:1") && words.contains("help: "), "{words}");
+    assert!(!words.contains("canary"), "the password is shown: {words}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_without_a_broker_waits_and_says_so() {
+    let service = Service::new().await;
+    let mut command = service.command();
+    command.env("INFERQ_AMQP_URL", "amqp://guest:guest@127.0.0.1:1/%2f");
+    let worker = WorkerProcess::start(command);
+    let words = "not ready: no broker answers at amqp://guest@127.0.0.1:1";
+    soon("its word", worker.until_health_says(words)).await;
+    assert_eq!(worker.terminate().await, Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_model_that_is_cut_short_is_refused_at_the_start() {
+    let service = Service::new().await;
+    let models = tempfile::tempdir().unwrap();
+    let folder = models.path().join("topic/1");
+    std::fs::create_dir_all(&folder).unwrap();
+    for entry in std::fs::read_dir(Path::new(ROOT).join("models/topic/1")).unwrap() {
+        let path = entry.unwrap().path();
+        std::fs::copy(&path, folder.join(path.file_name().unwrap())).unwrap();
+    }
+    let whole = std::fs::read(folder.join("model.onnx")).unwrap();
+    std::fs::write(folder.join("model.onnx"), &whole[..whole.len() / 2]).unwrap();
+    let mut command = service.command();
+    command.arg("worker").env("INFERQ__MODELS__DIRECTORY", models.path()).env("INFERQ__TELEMETRY__LISTEN", "");
+    let output = tokio::task::spawn_blocking(move || command.output()).await.unwrap().unwrap();
+    assert_eq!(output.status.code(), Some(3));
+    assert!(text(&output.stderr).contains("changed or cut short"), "{}", text(&output.stderr));
+}
