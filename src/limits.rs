@@ -17,6 +17,8 @@ pub const MAX_RANK: usize = 8;
 pub const MAX_NAMED_TENSORS: usize = 64;
 /// Content of a request up to which it is prepared on the async thread that has it: about 500 us of tokenizing.
 pub const INLINE_PREPARE_BYTES: usize = 16 << 10;
+/// Compiled plans of one model: batch sizes are powers of two, lengths too where a graph cannot be left open.
+pub const MAX_PLANS: usize = 32;
 /// Bytes of a settings, key or model.toml file.
 pub const MAX_TEXT_FILE_BYTES: u64 = 1 << 20;
 

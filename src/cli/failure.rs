@@ -148,7 +148,7 @@ impl From<ModelError> for Failure {
             ModelError::Spec { .. } | ModelError::Load { .. } => {
                 Some("correct the model's folder, or leave the model out of models.serve")
             }
-            ModelError::Digest { .. } | ModelError::Golden { .. } => {
+            ModelError::File { .. } | ModelError::Digest { .. } | ModelError::Golden { .. } => {
                 Some("copy the model's folder again from where it was made")
             }
         };

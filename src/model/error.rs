@@ -35,6 +35,14 @@ pub enum ModelError {
         /// What is wrong.
         fault: String,
     },
+    /// A file that `model.toml` names cannot be read.
+    #[error("model file `{path}` cannot be read: {source}; model.toml names it")]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What the system says.
+        source: std::io::Error,
+    },
     /// The model's file is not the one that `model.toml` names.
     #[error("model file `{path}` has SHA-256 {actual}, model.toml says {expected}: the file was changed or cut short")]
     Digest {

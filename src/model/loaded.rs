@@ -9,7 +9,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::{ModelError, ModelSpec, golden};
 use crate::backend::Backend;
-use crate::backend::tract::{GraphSpec, TractBackend};
+use crate::backend::tract::{GraphSpec, Padding, TractBackend};
 use crate::batch::batcher::{Batcher, BatcherSettings, Observer, SubmitOptions};
 use crate::batch::policy::Bounds;
 use crate::batch::row::{Inferred, Row};
@@ -47,15 +47,16 @@ impl LoadedModel {
     /// See [`ModelError`].
     pub fn load(folder: &Path, options: &ModelOptions) -> Result<Self, ModelError> {
         let spec = ModelSpec::read(folder)?;
-        check_digest(&spec, folder)?;
+        let onnx = read_checked(&spec, folder)?;
         let refused = |fault: String| ModelError::Load { name: spec.name.clone(), version: spec.version, fault };
         let preprocessor =
             Preprocessor::load(&spec.preprocess, &spec.inputs, folder).map_err(|error| refused(error.to_string()))?;
         let postprocessor = Postprocessor::load(&spec.postprocess, &spec.outputs, folder)
             .map_err(|error| refused(error.to_string()))?;
-        let graph = GraphSpec { inputs: &spec.inputs, outputs: &spec.outputs, padding: spec.preprocess.padding() };
-        let backend =
-            TractBackend::load(&spec.model_file(folder), graph).map_err(|error| refused(error.to_string()))?;
+        let padding = Padding { value: spec.preprocess.padding(), longest: spec.preprocess.longest_row() };
+        let graph = GraphSpec { inputs: &spec.inputs, outputs: &spec.outputs, padding };
+        let backend = TractBackend::load(&onnx, graph).map_err(|error| refused(format!("{}: {error}", spec.file)))?;
+        drop(onnx);
         golden::check(folder, &preprocessor, &backend).map_err(|fault| ModelError::Golden {
             name: spec.name.clone(),
             version: spec.version,
@@ -164,12 +165,13 @@ fn content_bytes(request: &InferenceRequest) -> usize {
     request.inputs.iter().map(|input| bytes(input.tensor.elements())).sum()
 }
 
-fn check_digest(spec: &ModelSpec, folder: &Path) -> Result<(), ModelError> {
+/// The content of the ONNX file, read once, so that what is loaded is what was checked.
+fn read_checked(spec: &ModelSpec, folder: &Path) -> Result<Vec<u8>, ModelError> {
     let path = spec.model_file(folder);
-    let file = fs::read(&path).map_err(|error| ModelError::Spec { path: path.clone(), fault: error.to_string() })?;
-    let actual: String = Sha256::digest(&file).iter().map(|byte| format!("{byte:02x}")).collect();
+    let onnx = fs::read(&path).map_err(|error| ModelError::File { path: path.clone(), source: error })?;
+    let actual: String = Sha256::digest(&onnx).iter().map(|byte| format!("{byte:02x}")).collect();
     if actual.eq_ignore_ascii_case(&spec.sha256) {
-        Ok(())
+        Ok(onnx)
     } else {
         Err(ModelError::Digest { path, expected: spec.sha256.clone(), actual })
     }

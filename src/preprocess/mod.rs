@@ -36,6 +36,15 @@ impl PreprocessSpec {
             Self::Tensor => 0,
         }
     }
+
+    /// The longest that a row gets along an open axis.
+    #[must_use]
+    pub const fn longest_row(&self) -> usize {
+        match self {
+            Self::Text(text) => text.max_tokens,
+            Self::Tensor => usize::MAX,
+        }
+    }
 }
 
 /// Turns requests into rows.

@@ -1,27 +1,20 @@
 //! The runtime that serves: ONNX models through tract. The only user of tract.
 //!
-//! A model is loaded once with open axes as symbols. Where only the batch axis is open, a plan of fixed shapes is made
-//! for every batch size that comes, since those are several times faster on convolutions; where a length is open too,
-//! one symbolic plan serves all shapes, and is as fast for recurrent models. Every run takes a fresh state: a tract
-//! state that is used again on a recurrent model carries the hidden state of the last batch into the next.
+//! `graph` reads a file, `plans` compiles it for the shapes that come, `tensors` stacks rows and takes them apart. Every
+//! run takes a fresh state: a tract state that is used again on a recurrent model carries the hidden state of the last
+//! batch into the next.
 
-use std::collections::HashMap;
-use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use tract_onnx::prelude::{TValue, TractResult, TypedRunnableModel};
 
-use tract_onnx::prelude::{
-    DatumType, Framework as _, InferenceFact, InferenceModelExt as _, IntoRunnable as _, TDim, TValue, ToDim as _,
-    TractResult, TypedModel, TypedRunnableModel,
-};
-use tract_onnx::tract_hir::infer::Factoid as _;
-use tract_onnx::tract_hir::internal::bail;
-
-use self::tensors::{from_tract, to_tract};
+use self::graph::Graph;
+use self::plans::{Plans, guarded};
+use self::tensors::{from_tract, largest, to_tract};
 use crate::backend::{Backend, BackendError};
-use crate::batch::row::{Batch, BatchOutput, RowOutput};
-use crate::protocol::tensor::Datatype;
+use crate::batch::row::{Batch, BatchOutput, Row, RowOutput};
 use crate::protocol::tensor_spec::TensorSpec;
 
+mod graph;
+mod plans;
 mod tensors;
 
 /// What a model is loaded with.
@@ -32,7 +25,16 @@ pub struct GraphSpec<'a> {
     /// The graph's outputs, in the order in which rows get them.
     pub outputs: &'a [TensorSpec],
     /// What open axes are filled up with.
-    pub padding: i64,
+    pub padding: Padding,
+}
+
+/// How rows are filled up to one length.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Padding {
+    /// The filling.
+    pub value: i64,
+    /// The longest that a row of the model gets, filling included.
+    pub longest: usize,
 }
 
 /// Why a model cannot be loaded.
@@ -40,88 +42,67 @@ pub struct GraphSpec<'a> {
 #[error("{0}")]
 pub struct LoadError(String);
 
-impl LoadError {
-    fn new(error: &tract_onnx::prelude::TractError) -> Self {
-        // The whole chain: the outermost says which node, the innermost why.
-        Self(format!("{error:#}"))
-    }
-}
-
 /// A loaded ONNX model.
 #[derive(Debug)]
 pub struct TractBackend {
     plans: Plans,
     inputs: Vec<TensorSpec>,
     outputs: usize,
-    padding: i64,
-}
-
-/// The compiled forms of a model.
-#[derive(Debug)]
-enum Plans {
-    /// One plan for all shapes.
-    Symbolic(Arc<TypedRunnableModel>),
-    /// A plan for every batch size; there are at most as many as the batcher's largest batch.
-    PerBatchSize { model: Box<TypedModel>, batch: TDim, compiled: Mutex<HashMap<usize, Arc<TypedRunnableModel>>> },
+    padding: Padding,
 }
 
 impl TractBackend {
-    /// Loads the ONNX file `path` and checks it against `spec`.
+    /// Loads a model from the content of an ONNX file, and checks it against `spec`.
     ///
     /// # Errors
     /// What tract refuses, with the node and the reason; a panic in tract is an error too.
-    pub fn load(path: &Path, spec: GraphSpec<'_>) -> Result<Self, LoadError> {
-        let load = std::panic::AssertUnwindSafe(|| Self::load_unguarded(path, spec));
-        std::panic::catch_unwind(load)
-            .unwrap_or_else(|_| Err(LoadError("tract panicked while it loaded the model".to_owned())))
+    pub fn load(onnx: &[u8], spec: GraphSpec<'_>) -> Result<Self, LoadError> {
+        let plans = guarded(|| Plans::new(Graph::parse(onnx, spec.inputs, spec.outputs)?));
+        // The whole chain: the outermost says which node, the innermost why.
+        let plans = plans.map_err(|error| LoadError(format!("{error:#}")))?;
+        Ok(Self { plans, inputs: spec.inputs.to_vec(), outputs: spec.outputs.len(), padding: spec.padding })
     }
 
-    fn load_unguarded(path: &Path, spec: GraphSpec<'_>) -> Result<Self, LoadError> {
-        let (model, batch) = typed(path, spec).map_err(|error| LoadError::new(&error))?;
-        let plans = if spec.inputs.iter().any(TensorSpec::has_open_row_axis) {
-            let plan = compile(model).map_err(|error| LoadError::new(&error))?;
-            Plans::Symbolic(plan)
-        } else {
-            Plans::PerBatchSize { model: Box::new(model), batch, compiled: Mutex::new(HashMap::new()) }
-        };
-        let backend = Self { plans, inputs: spec.inputs.to_vec(), outputs: spec.outputs.len(), padding: spec.padding };
-        backend.plan(1).map_err(|error| LoadError::new(&error))?;
-        Ok(backend)
+    /// Runs `rows` at once.
+    fn run_part(&self, rows: &[Row]) -> TractResult<Vec<RowOutput>> {
+        let mut shapes = Vec::with_capacity(self.inputs.len());
+        let mut inputs = Vec::with_capacity(self.inputs.len());
+        for (index, spec) in self.inputs.iter().enumerate() {
+            let tensors: Vec<_> = rows.iter().filter_map(|row| row.inputs.get(index)).collect();
+            let mut shape = largest(&tensors)?;
+            if rows.iter().all(|row| row.may_be_padded) {
+                self.fill_up(spec, &mut shape);
+            }
+            let tensor = to_tract(&tensors, &shape, self.padding.value)?;
+            shapes.push(tensor.shape().to_vec());
+            inputs.push(TValue::from(tensor));
+        }
+        // `run` spawns a state of its own for this one batch.
+        let outputs = TypedRunnableModel::run(&self.plans.plan(&shapes)?, inputs.into())?;
+        let mut answered = vec![RowOutput { outputs: Vec::with_capacity(self.outputs) }; rows.len()];
+        for output in &outputs {
+            for (row, tensor) in answered.iter_mut().zip(from_tract(output, rows.len())?) {
+                row.outputs.push(tensor);
+            }
+        }
+        Ok(answered)
     }
 
-    /// The plan for a batch of `size` rows.
-    fn plan(&self, size: usize) -> TractResult<Arc<TypedRunnableModel>> {
-        match &self.plans {
-            Plans::Symbolic(plan) => Ok(Arc::clone(plan)),
-            Plans::PerBatchSize { model, batch, compiled } => {
-                let mut compiled = compiled.lock().unwrap_or_else(PoisonError::into_inner);
-                if let Some(plan) = compiled.get(&size) {
-                    return Ok(Arc::clone(plan));
-                }
-                let plan = compile(fix(model, batch, size)?)?;
-                compiled.insert(size, Arc::clone(&plan));
-                Ok(plan)
+    fn fill_up(&self, spec: &TensorSpec, shape: &mut [usize]) {
+        for (axis, fixed) in shape.iter_mut().zip(spec.row_axes()) {
+            if fixed.is_none() {
+                *axis = self.plans.padded(*axis, self.padding.longest);
             }
         }
     }
 
     fn run_rows(&self, batch: &Batch) -> TractResult<BatchOutput> {
-        let inputs = self
-            .inputs
-            .iter()
-            .enumerate()
-            .map(|(index, _)| {
-                let rows: Vec<_> = batch.rows.iter().filter_map(|row| row.inputs.get(index)).collect();
-                to_tract(&rows, self.padding).map(TValue::from)
-            })
-            .collect::<TractResult<_>>()?;
-        // `run` spawns a state of its own for this one batch.
-        let outputs = self.plan(batch.rows.len())?.run(inputs)?;
-        let mut rows = vec![RowOutput { outputs: Vec::with_capacity(self.outputs) }; batch.rows.len()];
-        for output in &outputs {
-            for (row, tensor) in rows.iter_mut().zip(from_tract(output, batch.rows.len())?) {
-                row.outputs.push(tensor);
-            }
+        let mut rows = Vec::with_capacity(batch.rows.len());
+        let mut rest = batch.rows.as_slice();
+        while !rest.is_empty() {
+            let (part, later) = rest.split_at(self.plans.part_size(rest.len()));
+            rows.extend(self.run_part(part)?);
+            rest = later;
         }
         Ok(BatchOutput { rows })
     }
@@ -131,68 +112,6 @@ impl Backend for TractBackend {
     fn run(&self, batch: &Batch) -> Result<BatchOutput, BackendError> {
         self.run_rows(batch).map_err(|error| BackendError::Failed(format!("{error:#}")))
     }
-}
-
-/// Parses the file, fixes what is known of the inputs, and simplifies. Answers the batch axis beside the model.
-fn typed(path: &Path, spec: GraphSpec<'_>) -> TractResult<(TypedModel, TDim)> {
-    let mut model = tract_onnx::onnx()
-        .with_ignore_output_shapes(true)
-        // Exporters write sizes of their example into the value info.
-        .with_ignore_value_info(true)
-        .model_for_path(path)?;
-    let scope = model.symbols.clone();
-    let batch = scope.sym("N").to_dim();
-    let names: Vec<&str> = spec.inputs.iter().map(|input| input.name.as_str()).collect();
-    model.set_input_names(names)?;
-    model.select_outputs_by_name(spec.outputs.iter().map(|output| output.name.as_str()))?;
-    for (index, input) in spec.inputs.iter().enumerate() {
-        let axes = input.row_axes().enumerate().map(|(axis, size)| match size {
-            Some(size) => size.to_dim(),
-            None => scope.sym(&format!("L{index}_{axis}")).to_dim(),
-        });
-        let shape: Vec<TDim> = std::iter::once(batch.clone()).chain(axes).collect();
-        model.set_input_fact(index, InferenceFact::dt_shape(datum_type(input.datatype)?, shape))?;
-    }
-    check_outputs(&model, spec)?;
-    Ok((model.into_typed()?.into_decluttered()?, batch))
-}
-
-/// An output of another type than declared would only show in the first answer.
-fn check_outputs(model: &tract_onnx::prelude::InferenceModel, spec: GraphSpec<'_>) -> TractResult<()> {
-    for (index, output) in spec.outputs.iter().enumerate() {
-        let declared = datum_type(output.datatype)?;
-        if let Some(actual) = model.output_fact(index)?.datum_type.concretize().filter(|actual| *actual != declared) {
-            bail!("output `{}` is {actual:?}, model.toml says {declared:?}", output.name);
-        }
-    }
-    Ok(())
-}
-
-fn fix(model: &TypedModel, batch: &TDim, size: usize) -> TractResult<TypedModel> {
-    let TDim::Sym(symbol) = batch else { return Ok(model.clone()) };
-    model.set_symbols(&HashMap::from([(symbol.clone(), size.to_dim())]))
-}
-
-fn compile(model: TypedModel) -> TractResult<Arc<TypedRunnableModel>> {
-    model.into_optimized()?.into_runnable()
-}
-
-fn datum_type(datatype: Datatype) -> TractResult<DatumType> {
-    Ok(match datatype {
-        Datatype::Bool => DatumType::Bool,
-        Datatype::Int8 => DatumType::I8,
-        Datatype::Int16 => DatumType::I16,
-        Datatype::Int32 => DatumType::I32,
-        Datatype::Int64 => DatumType::I64,
-        Datatype::Uint8 => DatumType::U8,
-        Datatype::Uint16 => DatumType::U16,
-        Datatype::Uint32 => DatumType::U32,
-        Datatype::Uint64 => DatumType::U64,
-        Datatype::Fp16 => DatumType::F16,
-        Datatype::Fp32 => DatumType::F32,
-        Datatype::Fp64 => DatumType::F64,
-        Datatype::Bytes => bail!("a graph takes numbers, not BYTES"),
-    })
 }
 
 #[cfg(test)]

@@ -6,41 +6,45 @@ use tract_onnx::tract_hir::internal::{anyhow, bail};
 
 use crate::protocol::tensor::{Tensor, TensorData};
 
-/// Stacks `rows`, each filled up with `padding` to the largest of its axes.
-pub(super) fn to_tract(rows: &[&Tensor], padding: i64) -> TractResult<TractTensor> {
+/// Stacks `rows`, each filled up with `padding` to `shape`, which no row may exceed.
+pub(super) fn to_tract(rows: &[&Tensor], shape: &[usize], padding: i64) -> TractResult<TractTensor> {
     let Some(first) = rows.first() else { bail!("a batch has no rows") };
     #[allow(clippy::cast_precision_loss, reason = "padding of float inputs is a small whole number")]
     let float = padding as f32;
     match first.elements() {
-        TensorData::Bool(_) => stack(rows, padding != 0, |d| if let TensorData::Bool(v) = d { Some(v) } else { None }),
+        TensorData::Bool(_) => {
+            stack(rows, shape, padding != 0, |d| if let TensorData::Bool(v) = d { Some(v) } else { None })
+        }
         TensorData::Int8(_) => {
-            stack(rows, narrow(padding)?, |d| if let TensorData::Int8(v) = d { Some(v) } else { None })
+            stack(rows, shape, narrow(padding)?, |d| if let TensorData::Int8(v) = d { Some(v) } else { None })
         }
         TensorData::Int16(_) => {
-            stack(rows, narrow(padding)?, |d| if let TensorData::Int16(v) = d { Some(v) } else { None })
+            stack(rows, shape, narrow(padding)?, |d| if let TensorData::Int16(v) = d { Some(v) } else { None })
         }
         TensorData::Int32(_) => {
-            stack(rows, narrow(padding)?, |d| if let TensorData::Int32(v) = d { Some(v) } else { None })
+            stack(rows, shape, narrow(padding)?, |d| if let TensorData::Int32(v) = d { Some(v) } else { None })
         }
-        TensorData::Int64(_) => stack(rows, padding, |d| if let TensorData::Int64(v) = d { Some(v) } else { None }),
+        TensorData::Int64(_) => {
+            stack(rows, shape, padding, |d| if let TensorData::Int64(v) = d { Some(v) } else { None })
+        }
         TensorData::Uint8(_) => {
-            stack(rows, narrow(padding)?, |d| if let TensorData::Uint8(v) = d { Some(v) } else { None })
+            stack(rows, shape, narrow(padding)?, |d| if let TensorData::Uint8(v) = d { Some(v) } else { None })
         }
         TensorData::Uint16(_) => {
-            stack(rows, narrow(padding)?, |d| if let TensorData::Uint16(v) = d { Some(v) } else { None })
+            stack(rows, shape, narrow(padding)?, |d| if let TensorData::Uint16(v) = d { Some(v) } else { None })
         }
         TensorData::Uint32(_) => {
-            stack(rows, narrow(padding)?, |d| if let TensorData::Uint32(v) = d { Some(v) } else { None })
+            stack(rows, shape, narrow(padding)?, |d| if let TensorData::Uint32(v) = d { Some(v) } else { None })
         }
         TensorData::Uint64(_) => {
-            stack(rows, narrow(padding)?, |d| if let TensorData::Uint64(v) = d { Some(v) } else { None })
+            stack(rows, shape, narrow(padding)?, |d| if let TensorData::Uint64(v) = d { Some(v) } else { None })
         }
         TensorData::Fp16(_) => {
-            stack(rows, f16::from_f32(float), |d| if let TensorData::Fp16(v) = d { Some(v) } else { None })
+            stack(rows, shape, f16::from_f32(float), |d| if let TensorData::Fp16(v) = d { Some(v) } else { None })
         }
-        TensorData::Fp32(_) => stack(rows, float, |d| if let TensorData::Fp32(v) = d { Some(v) } else { None }),
+        TensorData::Fp32(_) => stack(rows, shape, float, |d| if let TensorData::Fp32(v) = d { Some(v) } else { None }),
         TensorData::Fp64(_) => {
-            stack(rows, f64::from(float), |d| if let TensorData::Fp64(v) = d { Some(v) } else { None })
+            stack(rows, shape, f64::from(float), |d| if let TensorData::Fp64(v) = d { Some(v) } else { None })
         }
         TensorData::Bytes(_) => bail!("a graph takes numbers, not BYTES"),
     }
@@ -52,10 +56,10 @@ fn narrow<T: TryFrom<i64>>(padding: i64) -> TractResult<T> {
 
 fn stack<T: Datum + Copy>(
     rows: &[&Tensor],
+    shape: &[usize],
     padding: T,
     elements: impl Fn(&TensorData) -> Option<&Vec<T>>,
 ) -> TractResult<TractTensor> {
-    let shape = largest(rows)?;
     let row_elements: usize = shape.iter().product();
     let mut stacked = Vec::with_capacity(rows.len() * row_elements);
     for row in rows {
@@ -63,15 +67,15 @@ fn stack<T: Datum + Copy>(
         if row.shape() == shape {
             stacked.extend_from_slice(own);
         } else {
-            fill_up(own, row.shape(), &shape, padding, &mut stacked);
+            fill_up(own, row.shape(), shape, padding, &mut stacked);
         }
     }
-    let shape: Vec<usize> = std::iter::once(rows.len()).chain(shape).collect();
+    let shape: Vec<usize> = std::iter::once(rows.len()).chain(shape.iter().copied()).collect();
     TractTensor::from_shape(&shape, &stacked)
 }
 
-/// The largest of every axis.
-fn largest(rows: &[&Tensor]) -> TractResult<Vec<usize>> {
+/// The largest of every axis: the least shape that all rows fit into.
+pub(super) fn largest(rows: &[&Tensor]) -> TractResult<Vec<usize>> {
     let mut largest = rows.first().map(|row| row.shape().to_vec()).unwrap_or_default();
     for row in rows {
         if row.shape().len() != largest.len() {
@@ -134,7 +138,7 @@ mod tests {
     fn rows_are_filled_up_axis_by_axis() {
         let long = Tensor::new(vec![2, 3], TensorData::Int64(vec![1, 2, 3, 4, 5, 6])).unwrap();
         let short = Tensor::new(vec![1, 2], TensorData::Int64(vec![7, 8])).unwrap();
-        let stacked = to_tract(&[&long, &short], 0).unwrap();
+        let stacked = to_tract(&[&long, &short], &largest(&[&long, &short]).unwrap(), 0).unwrap();
         assert_eq!(stacked.shape(), [2, 2, 3]);
         let elements: Vec<i64> = stacked.to_plain_array_view::<i64>().unwrap().iter().copied().collect();
         assert_eq!(elements, [1, 2, 3, 4, 5, 6, 7, 8, 0, 0, 0, 0]);
