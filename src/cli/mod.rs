@@ -28,6 +28,11 @@ pub mod worker;
 
 pub use failure::{Exit, Failure};
 
+/// What is logged by a command that answers and ends. Its errors are told on the last line, not by a library before it.
+const COMMAND_LOG_FILTER: &str = "warn,lapin=off";
+/// What is logged under `--quiet`.
+const QUIET_LOG_FILTER: &str = "error,lapin=off";
+
 /// How long threads that are still busy may take once a command has its result.
 const STOP_GRACE: Duration = Duration::from_secs(1);
 
@@ -131,7 +136,7 @@ fn start(cli: Cli) -> Result<(), Failure> {
     // Commands answer on standard output; only a worker's log is of interest unless somebody asked for it.
     let filter_asked_for = provenance.origin("telemetry.log_filter") != Some(&Origin::Default);
     if !cli.command.is_service() && !filter_asked_for {
-        settings.telemetry.log_filter = "warn".to_owned();
+        settings.telemetry.log_filter = COMMAND_LOG_FILTER.to_owned();
         settings.telemetry.log_format = LogFormat::Human;
     }
     logging::init(&settings.telemetry)?;
@@ -145,7 +150,7 @@ impl GlobalOptions {
             |key: &str, value: String, option: &str| Override { key: key.to_owned(), value, option: option.to_owned() };
         let format = self.log_format.map(|format| given("telemetry.log_format", format, "--log-format"));
         let filter = self.log_filter.map(|filter| given("telemetry.log_filter", filter, "--log-filter"));
-        let quiet = self.quiet.then(|| given("telemetry.log_filter", "error".to_owned(), "--quiet"));
+        let quiet = self.quiet.then(|| given("telemetry.log_filter", QUIET_LOG_FILTER.to_owned(), "--quiet"));
         LoadOptions { file: self.config, overrides: from_set.chain(format).chain(filter).chain(quiet).collect() }
     }
 }
@@ -217,7 +222,7 @@ mod tests {
             [
                 ("a.b", "c=d", "--set"),
                 ("telemetry.log_format", "json", "--log-format"),
-                ("telemetry.log_filter", "error", "--quiet"),
+                ("telemetry.log_filter", QUIET_LOG_FILTER, "--quiet"),
             ]
         );
     }

@@ -72,16 +72,30 @@ fn ignored(source: &Source) -> Vec<String> {
     found.map(|(number, _)| format!("{}:{number}: an ignored test", source.path)).collect()
 }
 
-/// Whether `source` is a module shared by tests, has none itself, and every test of those that share it runs under a paused
-/// clock.
+/// Whether `source` is a module shared by tests, has none itself, and every test file that calls what sleeps in it runs its
+/// tests under a paused clock.
 fn runs_paused(source: &Source, sources: &[Source]) -> bool {
     let Some(name) = source.path.strip_suffix("/mod.rs").and_then(|path| path.rsplit('/').next()) else { return false };
-    let shares = |other: &&Source| other.path.starts_with("tests/") && other.code.contains(&format!("mod {name};"));
-    let mut sharers = sources.iter().filter(shares).peekable();
-    let all_paused = |other: &Source| {
-        other.code_lines().filter(|(_, line)| is_test(line)).all(|(_, line)| line.contains("start_paused"))
+    let sleepers: Vec<&str> = sleepers(source).collect();
+    let concerned = |other: &&Source| {
+        let shares = other.path.starts_with("tests/") && other.code.contains(&format!("mod {name};"));
+        shares && sleepers.iter().any(|function| other.code_lines().any(|(_, line)| calls(line, function)))
     };
-    !source.code_lines().any(|(_, line)| is_test(line)) && sharers.peek().is_some() && sharers.all(all_paused)
+    let mut concerned = sources.iter().filter(concerned).peekable();
+    let all_paused = |other: &Source| {
+        let mut tests = other.code_lines().filter(|(_, line)| line.contains("#[tokio::test"));
+        tests.all(|(_, line)| line.contains("start_paused"))
+    };
+    !source.code_lines().any(|(_, line)| is_test(line)) && concerned.peek().is_some() && concerned.all(all_paused)
+}
+
+/// The functions of `source` that sleep.
+fn sleepers(source: &Source) -> impl Iterator<Item = &str> {
+    let mut function = "";
+    source.code_lines().filter_map(move |(_, line)| {
+        function = declared(line, "fn ").unwrap_or(function);
+        sleeps(line).then_some(function)
+    })
 }
 
 fn is_test(line: &str) -> bool {
@@ -108,9 +122,14 @@ fn sleeping(source: &Source, mut paused: bool) -> Vec<String> {
 
 /// Whether `line` calls a function named `sleep`.
 fn sleeps(line: &str) -> bool {
-    line.match_indices("sleep(").any(|(at, _)| {
+    calls(line, "sleep")
+}
+
+/// Whether `line` calls `function`, not a method of that name.
+fn calls(line: &str, function: &str) -> bool {
+    line.match_indices(&format!("{function}(")).any(|(at, _)| {
         let before = &line[..at];
-        !before.ends_with("fn ") && !before.ends_with(|c: char| c.is_alphanumeric() || c == '_')
+        !before.ends_with("fn ") && !before.ends_with(|c: char| c.is_alphanumeric() || matches!(c, '_' | '.'))
     })
 }
 
@@ -158,9 +177,11 @@ fn a_sleep_in_a_test_is_found_unless_its_clock_is_paused() {
 #[test]
 fn a_shared_module_may_sleep_where_every_test_that_shares_it_is_paused() {
     let shared = Source::new("tests/house/mod.rs", "pub async fn settle() { sleep(x).await }\n");
-    let paused = Source::new("tests/a.rs", "mod house;\n#[tokio::test(start_paused = true)]\nasync fn a() {}\n");
-    let real = Source::new("tests/b.rs", "mod house;\n#[tokio::test]\nasync fn a() {}\n");
-    assert!(findings(&[shared.clone(), paused.clone()]).is_empty());
+    let paused = "mod house;\n#[tokio::test(start_paused = true)]\nasync fn a() { settle() }\n";
+    let real = Source::new("tests/b.rs", &paused.replace("(start_paused = true)", ""));
+    let elsewhere = Source::new("tests/c.rs", "mod house;\n#[tokio::test]\nasync fn a() { receipt.settle() }\n");
+    let paused = Source::new("tests/a.rs", paused);
+    assert!(findings(&[shared.clone(), paused.clone(), elsewhere]).is_empty());
     assert_eq!(findings(&[shared.clone(), paused, real]).len(), 1);
     assert_eq!(findings(&[shared]).len(), 1);
 }

@@ -21,7 +21,7 @@ impl Source {
     /// The source `text` as if it stood at `path`.
     pub(crate) fn new(path: &str, text: &str) -> Self {
         let code = blank(text);
-        let only_tests = !path.starts_with("src/") || path.ends_with("_tests.rs") || path.ends_with("/tests.rs");
+        let only_tests = path.starts_with("tests/") || path.ends_with("_tests.rs") || path.ends_with("/tests.rs");
         let tests_from = if only_tests { 0 } else { first_line_of_tests(&code) };
         Self { path: path.to_owned(), text: text.to_owned(), code, tests_from }
     }
