@@ -1,4 +1,5 @@
 //! The contract of a broker, held by RabbitMQ and by the broker inside the process: the same tests for both.
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a test fails by panicking")]
 
 mod support;
 

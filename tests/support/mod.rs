@@ -1,7 +1,6 @@
 //! What several test programs share: a private RabbitMQ node, and both brokers behind one face.
-//!
-//! Each program uses a part of it.
-#![allow(dead_code, unreachable_pub)]
+#![allow(dead_code, unreachable_pub, reason = "each test program uses its own part")]
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a test fails by panicking")]
 
 pub mod brokers;
 pub mod rabbitmq;
