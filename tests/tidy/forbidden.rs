@@ -7,11 +7,11 @@ const EMPTY_WORDS: &[&str] = &["Manager", "Handler", "Util", "Utils", "Helper", 
 /// What declares a name.
 const DECLARATIONS: &[&str] = &["struct ", "enum ", "trait ", "type ", "mod ", "union ", "fn "];
 
-/// Files of tests that run real processes or a real broker, which no paused clock can move. Each says why.
+/// Tests of real processes, which no paused clock can move: they look again and again for what should happen. Beginnings of
+/// paths, each with its reason.
 const REAL_TIME: &[(&str, &str)] = &[
-    ("tests/broker/", "polls a real broker"),
-    ("tests/faults/", "injects faults into real processes at set times"),
-    ("tests/interop/", "waits for producers in other languages"),
+    ("tests/service.rs", "waits for worker processes to become ready and to end"),
+    ("tests/faults", "injects faults into brokers and workers at set times"),
 ];
 
 pub(crate) fn findings(sources: &[Source]) -> Vec<String> {

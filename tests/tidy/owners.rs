@@ -43,14 +43,15 @@ pub(crate) fn findings(sources: &[Source]) -> Vec<String> {
 /// Whether `line` names the crate `krate`: as the first part of a path, where no module of that name is at hand.
 fn names_crate(line: &str, krate: &str, source: &Source) -> bool {
     let is_word = |c: char| c.is_alphanumeric() || c == '_';
-    let module = source.code.contains(&format!("mod {krate};"));
-    line.match_indices(&format!("{krate}::")).chain(line.match_indices(&format!("use {krate};"))).any(|(at, found)| {
-        let before = line[..at].trim_end_matches("::");
-        let leading_colons = before.len() < at;
+    let mut places = line.match_indices(krate).filter(|(at, _)| {
+        let after = &line[at + krate.len()..];
+        let before = line[..*at].trim_end_matches("::");
+        let leading_colons = before.len() < *at;
         let starts_path =
             !before.ends_with(is_word) && (!leading_colons || before.is_empty() || before.ends_with([' ', '(', '<']));
-        (starts_path || found.starts_with("use ")) && !module
-    })
+        starts_path && (after.starts_with("::") || after.starts_with(';') && before.ends_with("use "))
+    });
+    places.next().is_some() && !source.code.contains(&format!("mod {krate};"))
 }
 
 #[test]
@@ -59,6 +60,7 @@ fn a_crate_outside_its_owner_is_found() {
         "use lapin::Channel;\n",
         "fn f(c: &lapin::Channel) {}\n",
         "use ::lapin::Channel;\n",
+        "use lapin;\n",
         "fn f<E: From<lapin::Error>>() {}\n",
     ] {
         let found = findings(&[Source::new("src/worker/mod.rs", text)]);
