@@ -287,3 +287,58 @@ async fn a_model_that_is_cut_short_is_refused_at_the_start() {
     assert_eq!(output.status.code(), Some(3));
     assert!(text(&output.stderr).contains("changed or cut short"), "{}", text(&output.stderr));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_operator_finds_replays_and_purges_letters() {
+    let service = Service::new().await;
+    let _worker = service.worker().await;
+    let settings = service.settings();
+    let names = Names::new("inferq");
+    let publisher = ChannelPool::new(&settings.broker).unwrap();
+    let jobs = Address::new(&names.jobs_exchange(), "topic");
+    for id in ["first", "second"] {
+        let mut message = Message { body: "hello".into(), ..Message::default() };
+        message.properties.message_id = Some(id.into());
+        publisher.publish(&jobs, message).await.unwrap();
+    }
+    let queue = "acme.later";
+    let draft = RequestDraft::new("topic".parse().unwrap(), queue, "inferq.v1", Duration::from_secs(60));
+    let body = topic_job("hockey").request.encode().unwrap();
+    let (message, pending) = service.producer().seal_request(&draft, &body, UnixSeconds::now()).unwrap();
+    publisher.publish(&jobs, message).await.unwrap();
+    publisher.close().await;
+
+    let letters = |arguments: &[&str]| {
+        let mut command = service.command();
+        command.arg("dead-letter").args(arguments);
+        async move {
+            let output = tokio::task::spawn_blocking(move || command.output()).await.unwrap().unwrap();
+            assert!(output.status.success(), "{}", text(&output.stderr));
+            text(&output.stdout)
+        }
+    };
+    let found = soon("two dead letters", async {
+        loop {
+            let found: Vec<Value> = serde_json::from_str(&letters(&["list", "--json"]).await).unwrap();
+            if found.len() == 2 {
+                return found;
+            }
+        }
+    });
+    let found = found.await;
+    assert_eq!((&found[0]["message_id"], &found[0]["code"]), (&"first".into(), &"ENVELOPE_REJECTED".into()));
+    let shown: Value = serde_json::from_str(&letters(&["show", "second"]).await).unwrap();
+    assert_eq!(shown["body_bytes"], 5);
+
+    assert_eq!(letters(&["purge", "--id", "first", "--dry-run"]).await, "1 would be deleted\n");
+    assert_eq!(letters(&["purge", "--id", "first", "--yes"]).await, "1 deleted\n");
+    // What is no envelope is none the second time either.
+    assert_eq!(letters(&["replay", "--code", "ENVELOPE_REJECTED"]).await, "1 sent again\n");
+    soon("its return", async { while !letters(&["list"]).await.contains("second") {} }).await;
+
+    amqp::apply(&settings.broker, &Topology::for_replies(&names, queue)).await.unwrap();
+    assert_eq!(letters(&["replay", "--undeliverable", "--tenant", "acme"]).await, "1 sent again\n");
+    let reply = service.take(queue, 1).await.remove(0);
+    assert!(service.producer().open_reply(&pending, &reply, UnixSeconds::now()).is_ok());
+    assert_eq!(letters(&["list", "--undeliverable", "--json"]).await, "[]\n");
+}

@@ -16,6 +16,10 @@ pub const RETRY_PAUSES: [(&str, Duration); 3] =
 /// Routing key of the undeliverable queue; no model's name begins with a dot.
 const UNDELIVERABLE_KEY: &str = ".undeliverable";
 
+/// RabbitMQ 4 drops what a quorum queue has delivered 20 times unless the queue says otherwise; an operator looks at kept
+/// messages as often as he likes. (RabbitMQ 3 knows no word for "unlimited".)
+const UNLIMITED_DELIVERIES: i64 = 1_000_000_000;
+
 /// How exchanges and queues are called.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Names {
@@ -271,6 +275,7 @@ fn kept_queue(name: String, address: Address, ttl: Duration) -> Queue {
     Queue {
         name,
         arguments: vec![
+            ("x-delivery-limit", Argument::Integer(UNLIMITED_DELIVERIES)),
             ("x-message-ttl", Argument::Integer(milliseconds(ttl))),
             ("x-queue-type", Argument::Text("quorum".to_owned())),
         ],

@@ -18,6 +18,7 @@ mod output;
 mod tally;
 
 pub mod config;
+pub mod dead_letter;
 pub mod demo;
 pub mod health;
 pub mod keys;
@@ -97,6 +98,7 @@ pub enum Command {
     Models(models::ModelsArgs),
     Config(config::ConfigArgs),
     Topology(topology::TopologyArgs),
+    DeadLetter(dead_letter::DeadLetterArgs),
     Health(health::HealthArgs),
 }
 
@@ -166,6 +168,7 @@ impl Command {
             | Self::Models(_)
             | Self::Config(_)
             | Self::Topology(_)
+            | Self::DeadLetter(_)
             | Self::Health(_) => false,
         }
     }
@@ -179,6 +182,7 @@ impl Command {
             Self::Models(args) => models::run(args, context),
             Self::Config(args) => config::run(args, context),
             Self::Topology(args) => topology::run(args, context),
+            Self::DeadLetter(args) => dead_letter::run(args, context),
             Self::Health(args) => health::run(args, context),
         }
     }

@@ -19,7 +19,7 @@ mod time;
 pub use claims::{ContentKind, RequestClaims};
 pub use generate::{GenerateError, generate};
 pub use keyring::{Direction, Keyring, KeyringError, ListedKey};
-pub use open::{OpenPolicy, OpenedJob, Rejection, ReplyContext, open_request};
+pub use open::{OpenPolicy, OpenedJob, Rejection, ReplyContext, claimed_tenant, open_request};
 pub use producer::{OpenedReply, PendingReply, ProducerKeys, ReplyRejected, RequestDraft};
 pub use seal::{SealError, SealedReply, seal_reply};
 pub use tenant::{Grant, Tenant, is_tenant_name};

@@ -11,7 +11,7 @@ use zeroize::Zeroizing;
 use super::claims::{ContentKind, RequestClaims, RequestHeader};
 use super::jwe::{Framing, Parts};
 use super::keyring::{Direction, Key, Keyring};
-use super::tenant::Tenant;
+use super::tenant::{Tenant, is_tenant_name};
 use super::time::UnixSeconds;
 use crate::error::ErrorCode;
 use crate::protocol::model_ref::ModelRef;
@@ -94,7 +94,7 @@ pub fn open_request(
     now: UnixSeconds,
 ) -> Result<OpenedJob, Rejection> {
     // 1. Body size and content type.
-    let framing = framing(message, policy).ok_or_else(|| untold(1))?;
+    let framing = framing(message, policy.max_body_bytes).ok_or_else(|| untold(1))?;
     // 2. Positional parse; only the header and the parts of fixed size are decoded.
     let parts = Parts::parse(framing, &message.body).map_err(|_| untold(2))?;
     if parts.plaintext_bytes() > policy.max_plaintext_bytes {
@@ -126,6 +126,16 @@ pub fn open_request(
     Ok(OpenedJob { claims, plaintext, json_length, reply })
 }
 
+/// The tenant that a message claims to come from, or a reply to go to. Nothing proves it: for an operator to sort by.
+#[must_use]
+pub fn claimed_tenant(message: &Message) -> Option<String> {
+    let framing = framing(message, usize::MAX)?;
+    let json = Parts::parse(framing, &message.body).ok()?.header_json().ok()?;
+    let header: serde_json::Value = serde_json::from_slice(&json).ok()?;
+    let key_id = header.get("kid")?.as_str()?;
+    key_id.split('.').next().filter(|tenant| is_tenant_name(tenant)).map(str::to_owned)
+}
+
 /// Steps 1 to 7 have one face.
 fn untold(step: u8) -> Rejection {
     tracing::debug!(step, "an envelope was rejected");
@@ -133,8 +143,8 @@ fn untold(step: u8) -> Rejection {
     Rejection { code: ErrorCode::EnvelopeRejected, reason, reply: None }
 }
 
-fn framing(message: &Message, policy: &OpenPolicy) -> Option<Framing> {
-    if message.body.len() > policy.max_body_bytes {
+fn framing(message: &Message, max_body_bytes: usize) -> Option<Framing> {
+    if message.body.len() > max_body_bytes {
         return None;
     }
     match message.properties.content_type.as_deref()? {

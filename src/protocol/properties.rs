@@ -31,6 +31,8 @@ pub const HEADER_ERROR: &str = "x-inferq-error";
 pub const HEADER_FAILED_ATTEMPT: &str = "x-inferq-attempt";
 /// Header on a dead or undeliverable letter: the worker that gave it up.
 pub const HEADER_WORKER: &str = "x-inferq-worker";
+/// Header on a dead or undeliverable letter: when it became one, in seconds since the epoch.
+pub const HEADER_FAILED_AT: &str = "x-inferq-failed-at";
 /// Header on an undeliverable reply: the queue it was meant for.
 pub const HEADER_REPLY_QUEUE: &str = "x-inferq-reply-queue";
 /// Header that a quorum queue sets: how often the message was delivered before.

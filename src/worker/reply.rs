@@ -13,7 +13,8 @@ use crate::error::{ErrorCode, JobError};
 use crate::limits::{REFUSED_REPLY_PAUSE, REFUSED_REPLY_TRIES, REQUEUE_PAUSE};
 use crate::protocol::body::EncodedBody;
 use crate::protocol::properties::{
-    HEADER_ATTEMPT, HEADER_ERROR, HEADER_FAILED_ATTEMPT, HEADER_REPLY_QUEUE, HEADER_WORKER, HeaderValue, Message,
+    HEADER_ATTEMPT, HEADER_ERROR, HEADER_FAILED_AT, HEADER_FAILED_ATTEMPT, HEADER_REPLY_QUEUE, HEADER_WORKER,
+    HeaderValue, Message,
 };
 use crate::telemetry::labels::{PublishOutcome, RequeueReason, Stage, UndeliverableReason};
 
@@ -178,6 +179,8 @@ impl<P: Publisher> Worker<P> {
         let headers = &mut message.properties.headers;
         headers.insert(HEADER_ERROR.to_owned(), code.as_str().into());
         headers.insert(HEADER_FAILED_ATTEMPT.to_owned(), attempt.into());
+        let now = i64::try_from(UnixSeconds::now().0).unwrap_or(i64::MAX);
+        headers.insert(HEADER_FAILED_AT.to_owned(), now.into());
         headers.insert(HEADER_WORKER.to_owned(), self.worker_id.as_str().into());
     }
 }

@@ -18,6 +18,7 @@ mod connect;
 mod consumer;
 mod convert;
 mod declare;
+pub mod letters;
 pub mod pool;
 mod publisher;
 mod session;
