@@ -115,7 +115,11 @@ impl Session {
                     Ok(Ok(())) if stopping() => {}
                     other => return Err(reason("a consumer", other)),
                 },
-                Some(ended) = self.settling.join_next() => return Err(reason("the acknowledgements", ended)),
+                // It ends by itself when the last forwarder and the last receipt are gone, maybe before that is noticed.
+                Some(ended) = self.settling.join_next() => match ended {
+                    Ok(Ok(())) if stopping() => {}
+                    other => return Err(reason("the acknowledgements", other)),
+                },
                 Some(ended) = self.publishers.join_next() => publishing_ended(ended)?,
                 Some(ended) = self.watchers.join_next() => return Err(ended.unwrap_or_else(|error| error.to_string())),
                 else => return Ok(()),
