@@ -34,3 +34,8 @@ pub mod client;
 pub mod worker;
 
 pub mod cli;
+
+/// The examples of the README compile.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+pub struct Readme;
