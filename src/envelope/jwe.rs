@@ -186,36 +186,64 @@ pub(super) fn seal(
     header_json: &[u8],
     plaintext: &[u8],
 ) -> Result<Sealed, JweError> {
-    let mut content_key = ContentKey(Zeroizing::new([0; KEY_BYTES]));
-    let mut iv = [0; IV_BYTES];
-    getrandom::fill(&mut *content_key.0).map_err(|_| JweError::NoRandomness)?;
-    getrandom::fill(&mut iv).map_err(|_| JweError::NoRandomness)?;
-    let header = base64url().encode(header_json);
-    if header.len() > MAX_HEADER_CHARS {
-        return Err(JweError::Header);
+    Fresh::random()?.seal(framing, key, header_json, plaintext)
+}
+
+/// What must never be used for two messages.
+pub(super) struct Fresh {
+    content_key: ContentKey,
+    iv: [u8; IV_BYTES],
+}
+
+impl Fresh {
+    fn random() -> Result<Self, JweError> {
+        let mut fresh = Self { content_key: ContentKey(Zeroizing::new([0; KEY_BYTES])), iv: [0; IV_BYTES] };
+        getrandom::fill(&mut *fresh.content_key.0).map_err(|_| JweError::NoRandomness)?;
+        getrandom::fill(&mut fresh.iv).map_err(|_| JweError::NoRandomness)?;
+        Ok(fresh)
     }
-    let wrapped: [u8; WRAPPED_KEY_BYTES] = KwAes256::new(key.expose().into())
-        .wrap_fixed_key::<aes_kw::cipher::consts::U32>((&*content_key.0).into())
-        .into();
-    // Wiped on an early return; after a successful encryption it holds ciphertext.
-    let mut buffer = Zeroizing::new(plaintext.to_vec());
-    let tag = Aes256Gcm::new((&*content_key.0).into())
-        .encrypt_inout_detached(&Nonce::from(iv), header.as_bytes(), buffer.as_mut_slice().into())
-        .map_err(|_| JweError::Ciphertext)?;
-    let tag_segment = base64url().encode(tag);
-    let body = match framing {
-        Framing::Compact => {
-            let (wrapped, iv) = (base64url().encode(wrapped), base64url().encode(iv));
-            Bytes::from(
-                [&header, &wrapped, &iv, &base64url().encode(&*buffer), &tag_segment].map(String::as_str).join("."),
-            )
+
+    /// Fixed values: test vectors have to come out the same every time.
+    #[cfg(test)]
+    pub(super) fn fixed(byte: u8) -> Self {
+        Self { content_key: ContentKey(Zeroizing::new([byte; KEY_BYTES])), iv: [byte; IV_BYTES] }
+    }
+
+    pub(super) fn seal(
+        self,
+        framing: Framing,
+        key: &WrappingKey,
+        header_json: &[u8],
+        plaintext: &[u8],
+    ) -> Result<Sealed, JweError> {
+        let Self { content_key, iv } = self;
+        let header = base64url().encode(header_json);
+        if header.len() > MAX_HEADER_CHARS {
+            return Err(JweError::Header);
         }
-        Framing::Binary => {
-            let length = u16::try_from(header.len()).map_err(|_| JweError::Header)?.to_be_bytes();
-            Bytes::from([BINARY_MAGIC, &length[..], header.as_bytes(), &wrapped, &iv, &buffer, &tag].concat())
-        }
-    };
-    Ok(Sealed { body, tag_segment })
+        let wrapped: [u8; WRAPPED_KEY_BYTES] = KwAes256::new(key.expose().into())
+            .wrap_fixed_key::<aes_kw::cipher::consts::U32>((&*content_key.0).into())
+            .into();
+        // Wiped on an early return; after a successful encryption it holds ciphertext.
+        let mut buffer = Zeroizing::new(plaintext.to_vec());
+        let tag = Aes256Gcm::new((&*content_key.0).into())
+            .encrypt_inout_detached(&Nonce::from(iv), header.as_bytes(), buffer.as_mut_slice().into())
+            .map_err(|_| JweError::Ciphertext)?;
+        let tag_segment = base64url().encode(tag);
+        let body = match framing {
+            Framing::Compact => {
+                let (wrapped, iv) = (base64url().encode(wrapped), base64url().encode(iv));
+                Bytes::from(
+                    [&header, &wrapped, &iv, &base64url().encode(&*buffer), &tag_segment].map(String::as_str).join("."),
+                )
+            }
+            Framing::Binary => {
+                let length = u16::try_from(header.len()).map_err(|_| JweError::Header)?.to_be_bytes();
+                Bytes::from([BINARY_MAGIC, &length[..], header.as_bytes(), &wrapped, &iv, &buffer, &tag].concat())
+            }
+        };
+        Ok(Sealed { body, tag_segment })
+    }
 }
 
 #[cfg(test)]

@@ -16,6 +16,9 @@ mod jwk;
 mod tenant;
 mod time;
 
+#[cfg(test)]
+mod vectors_tests;
+
 pub use claims::{ContentKind, RequestClaims};
 pub use generate::{GenerateError, generate};
 pub use keyring::{Direction, Keyring, KeyringError, ListedKey};
