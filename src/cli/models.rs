@@ -198,7 +198,7 @@ fn taken(spec: &ModelSpec) -> String {
             "`text` BYTES [rows], at most {} bytes each, of which the first {} tokens count",
             text.max_text_bytes, text.max_tokens
         ),
-        PreprocessSpec::Tensor => "the graph's inputs".to_owned(),
+        PreprocessSpec::Tensor {} => "the graph's inputs".to_owned(),
     }
 }
 
@@ -207,7 +207,7 @@ fn answered(spec: &ModelSpec) -> String {
         PostprocessSpec::Classification(_) => {
             "a label and its probability for each row; all or the top k of them".to_owned()
         }
-        PostprocessSpec::Raw => "the graph's outputs".to_owned(),
+        PostprocessSpec::Raw {} => "the graph's outputs".to_owned(),
     }
 }
 

@@ -2,59 +2,149 @@
 //!
 //! tract can be silently wrong on operators that it runs; a model that answers otherwise than it did is refused.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
 use serde::Deserialize;
+use serde_json::value::RawValue;
 
+use super::ModelSpec;
 use crate::backend::Backend;
 use crate::batch::row::{Batch, Row};
+use crate::limits::{MAX_BATCH_SIZE, MAX_TEXT_FILE_BYTES};
 use crate::preprocess::Preprocessor;
+use crate::protocol::request::{InferenceRequest, RequestBounds};
 use crate::protocol::tensor::{Tensor, TensorData};
 
-/// How far an output may be from its golden value.
-const TOLERANCE: f32 = 1e-4;
-
+/// One sample, in either of two forms.
 #[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
 struct Sample {
-    text: String,
+    /// A text, what it is tokenized to, and what the first output answers.
+    text: Option<String>,
+    #[serde(default)]
     input_ids: Vec<i64>,
-    logits: Vec<f32>,
+    #[serde(default)]
+    logits: Vec<f64>,
+    /// A request as a producer would send it, and the elements of each output, all rows together.
+    request: Option<Box<RawValue>>,
+    #[serde(default)]
+    outputs: BTreeMap<String, Vec<f64>>,
 }
 
-/// Compares `backend` with `folder/golden.json`; a model without that file passes.
-pub(super) fn check(folder: &Path, preprocessor: &Preprocessor, backend: &dyn Backend) -> Result<(), String> {
+/// Compares `backend` with `folder/golden.json`.
+pub(super) fn check(
+    spec: &ModelSpec,
+    folder: &Path,
+    preprocessor: &Preprocessor,
+    backend: &dyn Backend,
+) -> Result<(), String> {
     let path = folder.join("golden.json");
-    if !path.exists() {
+    let Ok(size) = fs::metadata(&path).map(|file| file.len()) else {
+        let ModelSpec { name, version, .. } = spec;
+        tracing::warn!(
+            model.name = name,
+            "model `{name}` version {version} has no golden.json: its answers are unchecked"
+        );
         return Ok(());
+    };
+    if size > MAX_TEXT_FILE_BYTES {
+        return Err(format!("the file has {size} bytes, at most {MAX_TEXT_FILE_BYTES} are read"));
     }
     let text = fs::read(&path).map_err(|error| error.to_string())?;
     let samples: Vec<Sample> = serde_json::from_slice(&text).map_err(|error| error.to_string())?;
-    let Preprocessor::Text(tokenizer) = preprocessor else {
-        return Err("golden samples are texts, the model takes tensors".to_owned());
-    };
+    if samples.is_empty() {
+        return Err("the file has no sample".to_owned());
+    }
     for (index, sample) in samples.iter().enumerate() {
-        if tokenizer.ids(&sample.text).ok().as_ref() != Some(&sample.input_ids) {
-            return Err(format!("sample {index} is tokenized to other ids"));
+        compare(spec, sample, preprocessor, backend).map_err(|fault| format!("sample {index}: {fault}"))?;
+    }
+    Ok(())
+}
+
+fn compare(
+    spec: &ModelSpec,
+    sample: &Sample,
+    preprocessor: &Preprocessor,
+    backend: &dyn Backend,
+) -> Result<(), String> {
+    let (rows, expected) = expectation(spec, sample, preprocessor)?;
+    // Each row alone, so that one plan serves, as it will for the first job.
+    let mut answered = Vec::with_capacity(rows.len());
+    for row in rows {
+        let output = backend.run(&Batch { rows: vec![row] }).map_err(|error| error.to_string())?;
+        answered.extend(output.rows);
+    }
+    for (name, expected) in expected {
+        let index = spec.outputs.iter().position(|output| output.name == name);
+        let index = index.ok_or_else(|| format!("the model has no output `{name}`"))?;
+        let tensors = answered.iter().filter_map(|row| row.outputs.get(index));
+        let actual: Vec<f64> = tensors.flat_map(elements).collect();
+        if actual.len() != expected.len() {
+            let (actual, expected) = (actual.len(), expected.len());
+            return Err(format!("output `{name}` has {actual} elements, {expected} were expected"));
         }
-        let worst = difference(sample, backend)?;
-        if worst > TOLERANCE {
-            return Err(format!("sample {index} differs by {worst:.1e}, at most {TOLERANCE:.0e} is allowed"));
+        let distance = |(a, b): (&f64, &f64)| (a - b).abs() / b.abs().max(1.0);
+        let worst = actual.iter().zip(expected).map(distance).fold(0.0, nan_or_larger);
+        // A distance that is no number is no agreement.
+        if worst.is_nan() || worst > spec.golden_tolerance {
+            let most = spec.golden_tolerance;
+            return Err(format!("output `{name}` differs by {worst:.1e}, at most {most:.0e} is allowed"));
         }
     }
     Ok(())
 }
 
-fn difference(sample: &Sample, backend: &dyn Backend) -> Result<f32, String> {
-    let ids = sample.input_ids.clone();
-    let length = ids.len();
-    let tensor = Tensor::new(vec![length], TensorData::Int64(ids)).map_err(|error| error.to_string())?;
-    let batch = Batch { rows: vec![Row { inputs: vec![tensor], length, may_be_padded: true }] };
-    let output = backend.run(&batch).map_err(|error| error.to_string())?;
-    match output.rows.first().and_then(|row| row.outputs.first()).map(Tensor::elements) {
-        Some(TensorData::Fp32(actual)) if actual.len() == sample.logits.len() => {
-            Ok(actual.iter().zip(&sample.logits).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max))
+/// The rows of a sample, and the elements that each output shall have.
+type Expectation<'a> = (Vec<Row>, Vec<(&'a str, &'a Vec<f64>)>);
+
+fn expectation<'a>(
+    spec: &'a ModelSpec,
+    sample: &'a Sample,
+    preprocessor: &Preprocessor,
+) -> Result<Expectation<'a>, String> {
+    match (&sample.text, &sample.request, preprocessor) {
+        (Some(text), None, Preprocessor::Text(tokenizer)) => {
+            let row = tokenizer.row(0, text.as_bytes()).map_err(|error| error.message)?;
+            if row.inputs.first().map(Tensor::elements) != Some(&TensorData::Int64(sample.input_ids.clone())) {
+                return Err("the text is tokenized to other ids".to_owned());
+            }
+            let first = spec.outputs.first().map_or("", |output| output.name.as_str());
+            Ok((vec![row], vec![(first, &sample.logits)]))
         }
-        Some(_) | None => Err(format!("the first output has not {} FP32 values", sample.logits.len())),
+        (None, Some(request), _) if !sample.outputs.is_empty() => {
+            let bounds = RequestBounds { max_rows: MAX_BATCH_SIZE };
+            let request = InferenceRequest::decode(request.get().as_bytes(), None, &bounds);
+            let rows = request.and_then(|request| preprocessor.prepare(request)).map_err(|error| error.message)?;
+            Ok((rows, sample.outputs.iter().map(|(name, elements)| (name.as_str(), elements)).collect()))
+        }
+        (_, _, Preprocessor::Text(_) | Preprocessor::Tensor(_)) => {
+            Err("`text`, `input_ids` and `logits` of a model of texts, or `request` and `outputs`, were expected"
+                .to_owned())
+        }
+    }
+}
+
+fn nan_or_larger(a: f64, b: f64) -> f64 {
+    if b.is_nan() || b > a { b } else { a }
+}
+
+#[allow(clippy::cast_precision_loss, reason = "whole numbers beyond 2^53 are compared as nearly as floats can")]
+fn elements(tensor: &Tensor) -> Vec<f64> {
+    match tensor.elements() {
+        TensorData::Bool(elements) => elements.iter().map(|x| f64::from(u8::from(*x))).collect(),
+        TensorData::Int8(elements) => elements.iter().copied().map(f64::from).collect(),
+        TensorData::Int16(elements) => elements.iter().copied().map(f64::from).collect(),
+        TensorData::Int32(elements) => elements.iter().copied().map(f64::from).collect(),
+        TensorData::Int64(elements) => elements.iter().map(|x| *x as f64).collect(),
+        TensorData::Uint8(elements) => elements.iter().copied().map(f64::from).collect(),
+        TensorData::Uint16(elements) => elements.iter().copied().map(f64::from).collect(),
+        TensorData::Uint32(elements) => elements.iter().copied().map(f64::from).collect(),
+        TensorData::Uint64(elements) => elements.iter().map(|x| *x as f64).collect(),
+        TensorData::Fp16(elements) => elements.iter().copied().map(f64::from).collect(),
+        TensorData::Fp32(elements) => elements.iter().copied().map(f64::from).collect(),
+        TensorData::Fp64(elements) => elements.clone(),
+        TensorData::Bytes(_) => Vec::new(),
     }
 }

@@ -57,7 +57,7 @@ impl LoadedModel {
         let graph = GraphSpec { inputs: &spec.inputs, outputs: &spec.outputs, padding };
         let backend = TractBackend::load(&onnx, graph).map_err(|error| refused(format!("{}: {error}", spec.file)))?;
         drop(onnx);
-        golden::check(folder, &preprocessor, &backend).map_err(|fault| ModelError::Golden {
+        golden::check(&spec, folder, &preprocessor, &backend).map_err(|fault| ModelError::Golden {
             name: spec.name.clone(),
             version: spec.version,
             fault,

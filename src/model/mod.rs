@@ -2,6 +2,7 @@
 //!
 //! Used by the worker for every job and by `inferq models`. The only part that knows both preprocessing and backends.
 
+mod check;
 mod error;
 mod golden;
 mod loaded;

@@ -95,7 +95,7 @@ fn served_versions(settings: &ModelSettings) -> Result<Vec<(String, u32, PathBuf
     Ok(found.into_iter().filter(served).collect())
 }
 
-/// Every `<name>/<version>/model.toml` below `directory`, sorted. Other folders are left alone.
+/// Every folder `<name>/<version>` below `directory`, sorted. Folders whose names are neither are left alone.
 ///
 /// # Errors
 /// When the folder cannot be listed or has no model.
@@ -103,9 +103,7 @@ pub fn find_versions(directory: &Path) -> Result<Vec<(String, u32, PathBuf)>, Mo
     let mut found = Vec::new();
     for (name, folder) in subfolders(directory)?.into_iter().filter(|(name, _)| is_model_name(name)) {
         for (version, folder) in subfolders(&folder)? {
-            if let Ok(version) = version.parse::<u32>()
-                && folder.join("model.toml").exists()
-            {
+            if let Ok(version) = version.parse::<u32>() {
                 found.push((name.clone(), version, folder));
             }
         }

@@ -5,16 +5,15 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::ModelError;
+use super::{ModelError, check};
 use crate::batch::policy::BatchScope;
 use crate::limits::MAX_TEXT_FILE_BYTES;
 use crate::postprocess::PostprocessSpec;
 use crate::preprocess::PreprocessSpec;
-use crate::protocol::model_ref::is_model_name;
 use crate::protocol::tensor_spec::TensorSpec;
 
 /// A model's description.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ModelSpec {
     /// The model's name; the name of its folder.
@@ -44,6 +43,9 @@ pub struct ModelSpec {
     pub outputs: Vec<TensorSpec>,
     /// From output rows to a response.
     pub postprocess: PostprocessSpec,
+    /// How far an output may be from `golden.json`: absolute up to 1, relative beyond.
+    #[serde(default = "default_tolerance")]
+    pub golden_tolerance: f64,
     /// Bounds of its batches.
     #[serde(default)]
     pub batching: BatchingSpec,
@@ -64,6 +66,10 @@ impl Default for BatchingSpec {
     }
 }
 
+const fn default_tolerance() -> f64 {
+    1e-4
+}
+
 impl ModelSpec {
     /// Reads `folder/model.toml`; `folder` is `<name>/<version>`.
     ///
@@ -77,8 +83,8 @@ impl ModelSpec {
             return Err(fault(format!("has {size} bytes, at most {MAX_TEXT_FILE_BYTES} are read")));
         }
         let text = fs::read_to_string(&path).map_err(|error| fault(error.to_string()))?;
-        let spec: Self = toml::from_str(&text).map_err(|error| fault(error.to_string().trim().replace('\n', " ")))?;
-        spec.check(folder).map_err(fault)?;
+        let spec: Self = toml::from_str(&text).map_err(|error| fault(toml_fault(&text, &error)))?;
+        check::place(&spec, folder).and_then(|()| check::content(&spec)).map_err(fault)?;
         Ok(spec)
     }
 
@@ -87,56 +93,15 @@ impl ModelSpec {
     pub fn model_file(&self, folder: &Path) -> PathBuf {
         folder.join(&self.file)
     }
-
-    fn check(&self, folder: &Path) -> Result<(), String> {
-        let parts: Vec<&str> = folder.iter().rev().take(2).filter_map(|part| part.to_str()).collect();
-        if !is_model_name(&self.name) {
-            return Err(format!("name is `{}`: letters, digits, `-` and `_` were expected", self.name));
-        }
-        if parts != [self.version.to_string().as_str(), &self.name] {
-            return Err(format!("says `{}` version {}, which belongs in {0}/{1}/", self.name, self.version));
-        }
-        if self.sha256.len() != 64 || !self.sha256.chars().all(|c| c.is_ascii_hexdigit()) {
-            return Err("sha256 is no digest of 64 hexadecimal digits".to_owned());
-        }
-        for file in [&self.file] {
-            if file.contains('/') || file.starts_with('.') {
-                return Err(format!("file is `{file}`: a name beside model.toml was expected"));
-            }
-        }
-        if self.inputs.is_empty() || self.outputs.is_empty() {
-            return Err("at least one [[inputs]] and one [[outputs]] were expected".to_owned());
-        }
-        for tensor in self.inputs.iter().chain(&self.outputs) {
-            check_tensor(tensor)?;
-        }
-        if self.batching.max_batch_size == 0 {
-            return Err("batching.max_batch_size is 0, at least 1 was expected".to_owned());
-        }
-        self.check_text_input()
-    }
-
-    fn check_text_input(&self) -> Result<(), String> {
-        let PreprocessSpec::Text(text) = &self.preprocess else { return Ok(()) };
-        match self.inputs.as_slice() {
-            [only] if only.name == text.input && only.shape == [-1, -1] => Ok(()),
-            _ => Err(format!(
-                "preprocess.input is `{}`: exactly one [[inputs]] of that name and shape [-1, -1] was expected",
-                text.input
-            )),
-        }
-    }
 }
 
-fn check_tensor(tensor: &TensorSpec) -> Result<(), String> {
-    let TensorSpec { name, shape, .. } = tensor;
-    if shape.first() != Some(&-1) {
-        return Err(format!("`{name}` has shape {shape:?}: the first axis is the batch axis and must be -1"));
+/// The fault with its line, in one line.
+fn toml_fault(text: &str, error: &toml::de::Error) -> String {
+    let message = error.message().replace('\n', " ");
+    match error.span().and_then(|span| text.get(..span.start)) {
+        Some(before) => format!("line {}: {message}", before.matches('\n').count() + 1),
+        None => message,
     }
-    if shape.iter().any(|axis| *axis < -1 || *axis == 0) {
-        return Err(format!("`{name}` has shape {shape:?}: axes are -1 or at least 1"));
-    }
-    Ok(())
 }
 
 #[cfg(test)]
@@ -162,18 +127,58 @@ mod tests {
     }
 
     #[test]
-    fn every_fault_names_its_key() {
+    fn every_fault_names_its_key_its_value_and_the_bound() {
         for (from, to, part) in [
-            ("batch_scope", "batch_skope", "batch_skope"),
-            ("version = 1", "version = 2", "belongs in topic/2/"),
-            ("file = \"model.onnx\"", "file = \"../model.onnx\"", "file is"),
-            ("shape = [-1, -1]", "shape = [1, -1]", "batch axis"),
-            ("max_batch_size = 32", "max_batch_size = 0", "max_batch_size"),
-            ("input = \"input_ids\"", "input = \"other\"", "preprocess.input"),
-            ("sha256 = \"", "sha256 = \"zz", "sha256"),
+            ("batch_scope", "batch_skope", "line 8: unknown field `batch_skope`"),
+            ("pad_id = 0", "pad_id = 0\npad_side = 1", "line 10: unknown field `pad_side`"),
+            ("version = 1", "version = 2", "says `topic` version 2, which belongs in topic/2/"),
+            ("version = 1", "version = 0", "version is 0, at least 1 was expected"),
+            ("name = \"topic\"", "name = \"to pic\"", "name is `to pic`"),
+            ("\"model.onnx\"", "\"../model.onnx\"", "file is `../model.onnx`: a name beside model.toml"),
+            ("\"tokenizer.json\"", "\"/etc/x\"", "preprocess.tokenizer is `/etc/x`: a name beside model.toml"),
+            ("\"labels.txt\"", "\".labels\"", "postprocess.labels is `.labels`: a name beside model.toml"),
+            ("shape = [-1, -1]", "shape = [1, -1]", "has shape [1, -1]: the first axis is the batch axis"),
+            ("shape = [-1, 5]", "shape = [-1, 0]", "has shape [-1, 0]: axes are -1 or at least 1"),
+            ("shape = [-1, 5]", "shape = [-1, 5, 1]", "postprocess.output is `logits`, which is FP32 [-1, 5, 1]"),
+            ("shape = [-1, 5]", "shape = []", "has shape []: the first axis is the batch axis"),
+            ("\"FP32\"", "\"INT32\"", "postprocess.output is `logits`, which is INT32 [-1, 5]"),
+            ("\"FP32\"", "\"BYTES\"", "`logits` is BYTES: a graph has numbers only"),
+            ("\"FP32\"", "\"FLOAT\"", "line 25: unknown variant `FLOAT`"),
+            ("max_batch_size = 32", "max_batch_size = 0", "batching.max_batch_size is 0, 1 to 1024 were expected"),
+            ("max_batch_size = 32", "max_batch_size = 1025", "batching.max_batch_size is 1025, 1 to 1024"),
+            ("input = \"input_ids\"", "input = \"other\"", "preprocess.input is `other`"),
+            ("datatype = \"INT64\"", "datatype = \"INT32\"", "preprocess.input is `input_ids`"),
+            ("max_tokens = 128", "max_tokens = 0", "preprocess.max_tokens is 0, 1 to 65536 were expected"),
+            ("max_text_bytes = 262144", "max_text_bytes = 0", "preprocess.max_text_bytes is 0, at least 1"),
+            ("output = \"logits\"", "output = \"scores\"", "postprocess.output is `scores`"),
+            ("sha256 = \"", "sha256 = \"zz", "sha256 is no digest of 64 hexadecimal digits"),
+            ("name = \"logits\"", "name = \"label\"", "`label` is what a classification adds"),
+            (
+                "[[outputs]]",
+                "[[inputs]]\nname = \"input_ids\"\ndatatype = \"INT64\"\nshape = [-1]\n[[outputs]]",
+                "twice",
+            ),
+            ("[postprocess]", "golden_tolerance = 2\n[postprocess]", "line 28: unknown field `golden_tolerance`"),
+            (
+                "[preprocess]",
+                "golden_tolerance = 2.0\n[preprocess]",
+                "golden_tolerance is 2, more than 0 and at most 0.1",
+            ),
         ] {
             let error = with(from, to);
             assert!(error.contains(part) && error.contains("model.toml"), "{to}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_kind_without_keys_takes_none() {
+        let identity = concat!(env!("CARGO_MANIFEST_DIR"), "/models/identity/1/model.toml");
+        let text = fs::read_to_string(identity).unwrap();
+        for kind in ["kind = \"tensor\"", "kind = \"raw\""] {
+            assert!(text.contains(kind));
+            let error =
+                toml::from_str::<ModelSpec>(&text.replace(kind, &format!("{kind}\nlabels = \"x\""))).unwrap_err();
+            assert!(error.message().contains("unknown field `labels`"), "{error}");
         }
     }
 }

@@ -58,7 +58,7 @@ pub struct Classifier {
 
 impl Classifier {
     /// The derived outputs, beside the graph's own.
-    pub(super) const OUTPUTS: [&'static str; 2] = [LABEL, PROBABILITIES];
+    pub(crate) const OUTPUTS: [&'static str; 2] = [LABEL, PROBABILITIES];
 
     pub(super) fn load(spec: &ClassificationSpec, outputs: &[TensorSpec], folder: &Path) -> Result<Self, LabelsError> {
         let path = folder.join(&spec.labels);

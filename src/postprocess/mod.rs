@@ -21,12 +21,12 @@ pub use classification::{Activation, ClassificationSpec, Classifier, LabelsError
 
 /// `[postprocess]` of `model.toml`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "kind", rename_all = "lowercase")]
+#[serde(tag = "kind", rename_all = "lowercase", deny_unknown_fields)]
 pub enum PostprocessSpec {
     /// Labels and probabilities of one output.
     Classification(ClassificationSpec),
     /// Every output as it is.
-    Raw,
+    Raw {},
 }
 
 /// Turns output rows into response outputs.
@@ -44,7 +44,7 @@ impl Postprocessor {
     pub fn load(spec: &PostprocessSpec, outputs: &[TensorSpec], folder: &Path) -> Result<Self, LabelsError> {
         let classifier = match spec {
             PostprocessSpec::Classification(spec) => Some(Classifier::load(spec, outputs, folder)?),
-            PostprocessSpec::Raw => None,
+            PostprocessSpec::Raw {} => None,
         };
         Ok(Self { outputs: outputs.to_vec(), classifier })
     }

@@ -14,17 +14,19 @@ use crate::protocol::tensor_spec::TensorSpec;
 
 mod tensor;
 mod text;
+mod tokenizer;
 
-pub use text::{TextPreprocessor, TextSpec, TokenizerError};
+pub use text::{TextPreprocessor, TextSpec};
+pub use tokenizer::TokenizerError;
 
 /// `[preprocess]` of `model.toml`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "kind", rename_all = "lowercase")]
+#[serde(tag = "kind", rename_all = "lowercase", deny_unknown_fields)]
 pub enum PreprocessSpec {
     /// A text, tokenized.
     Text(TextSpec),
     /// Ready tensors under the graph's own names.
-    Tensor,
+    Tensor {},
 }
 
 impl PreprocessSpec {
@@ -33,7 +35,7 @@ impl PreprocessSpec {
     pub const fn padding(&self) -> i64 {
         match self {
             Self::Text(text) => text.pad_id,
-            Self::Tensor => 0,
+            Self::Tensor {} => 0,
         }
     }
 
@@ -42,7 +44,7 @@ impl PreprocessSpec {
     pub const fn longest_row(&self) -> usize {
         match self {
             Self::Text(text) => text.max_tokens,
-            Self::Tensor => usize::MAX,
+            Self::Tensor {} => usize::MAX,
         }
     }
 }
@@ -64,7 +66,7 @@ impl Preprocessor {
     pub fn load(spec: &PreprocessSpec, inputs: &[TensorSpec], folder: &Path) -> Result<Self, TokenizerError> {
         Ok(match spec {
             PreprocessSpec::Text(text) => Self::Text(Box::new(TextPreprocessor::load(text, folder)?)),
-            PreprocessSpec::Tensor => Self::Tensor(inputs.to_vec()),
+            PreprocessSpec::Tensor {} => Self::Tensor(inputs.to_vec()),
         })
     }
 

@@ -1,11 +1,13 @@
-//! Text to token ids, with the tokenizer.json that the model was trained with. The only user of tokenizers.
+//! Texts to rows of token ids: the input `text`, checked row by row, then tokenized as the model was trained.
+//!
+//! Called for every job of a model of texts. A fault names the row, and never quotes it.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use serde::{Deserialize, Serialize};
-use tokenizers::Tokenizer;
 
 use super::invalid;
+use super::tokenizer::{TextTokenizer, TokenizerError};
 use crate::batch::row::Row;
 use crate::error::{ErrorCode, JobError};
 use crate::protocol::request::InferInput;
@@ -27,33 +29,17 @@ pub struct TextSpec {
     pub pad_id: i64,
 }
 
-/// A tokenizer's file cannot be read.
-#[derive(Debug, thiserror::Error)]
-#[error("tokenizer `{path}`: {fault}")]
-pub struct TokenizerError {
-    /// The file.
-    path: PathBuf,
-    /// What is wrong with it.
-    fault: String,
-}
-
 /// Tokenizes texts.
 #[derive(Debug)]
 pub struct TextPreprocessor {
-    tokenizer: Tokenizer,
+    tokenizer: TextTokenizer,
     spec: TextSpec,
 }
 
 impl TextPreprocessor {
     /// Reads the tokenizer that `spec` names from `folder`.
     pub(super) fn load(spec: &TextSpec, folder: &Path) -> Result<Self, TokenizerError> {
-        let path = folder.join(&spec.tokenizer);
-        let mut tokenizer = Tokenizer::from_file(&path)
-            .map_err(|error| TokenizerError { path: path.clone(), fault: error.to_string() })?;
-        // Cutting and padding are ours, after model.toml: one place says how long a text is.
-        tokenizer.with_padding(None);
-        let untruncated = tokenizer.with_truncation(None).map(|_| ());
-        untruncated.map_err(|error| TokenizerError { path, fault: error.to_string() })?;
+        let tokenizer = TextTokenizer::load(&folder.join(&spec.tokenizer), spec.max_tokens)?;
         Ok(Self { tokenizer, spec: spec.clone() })
     }
 
@@ -69,7 +55,11 @@ impl TextPreprocessor {
         texts.iter().enumerate().map(|(row, text)| self.row(row, text)).collect()
     }
 
-    fn row(&self, row: usize, text: &[u8]) -> Result<Row, JobError> {
+    /// The row of one text, the request's `row`th.
+    ///
+    /// # Errors
+    /// `INPUT_TOO_LARGE`; `INVALID_INPUT` for what is no UTF-8, or has no token.
+    pub(crate) fn row(&self, row: usize, text: &[u8]) -> Result<Row, JobError> {
         if text.len() > self.spec.max_text_bytes {
             let (bytes, most) = (text.len(), self.spec.max_text_bytes);
             let message =
@@ -79,7 +69,8 @@ impl TextPreprocessor {
         let text = std::str::from_utf8(text).map_err(|error| {
             invalid(format!("row {row} of input `text` is not UTF-8 at byte {}", error.valid_up_to()))
         })?;
-        let ids = self.ids(text).map_err(|_| invalid(format!("row {row} of input `text` cannot be tokenized")))?;
+        let ids =
+            self.tokenizer.ids(text).map_err(|_| invalid(format!("row {row} of input `text` cannot be tokenized")))?;
         if ids.is_empty() {
             return Err(invalid(format!("row {row} of input `text` has no word in its {} bytes", text.len())));
         }
@@ -87,21 +78,10 @@ impl TextPreprocessor {
         let tensor = Tensor::new(vec![length], TensorData::Int64(ids)).expect("the one axis is the number of ids");
         Ok(Row { inputs: vec![tensor], length, may_be_padded: true })
     }
-
-    /// The ids of a text, cut to the model's length.
-    ///
-    /// # Errors
-    /// What the tokenizer says; it may quote the text.
-    pub(crate) fn ids(&self, text: &str) -> Result<Vec<i64>, tokenizers::Error> {
-        let encoding = self.tokenizer.encode_fast(text, true)?;
-        Ok(encoding.get_ids().iter().take(self.spec.max_tokens).map(|id| i64::from(*id)).collect())
-    }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::collections::HashMap;
-
     use super::*;
 
     fn topic() -> TextPreprocessor {
@@ -123,30 +103,6 @@ mod tests {
             tensor: Tensor::new(vec![texts.len()], elements).unwrap(),
             binary_data: false,
         }
-    }
-
-    /// The ids were written by the training script, which compares them with plain Python on the whole test split.
-    #[test]
-    fn ids_are_those_of_the_training_script() {
-        let samples = concat!(env!("CARGO_MANIFEST_DIR"), "/models/topic/samples");
-        let read = |name: &str| std::fs::read_to_string(format!("{samples}/{name}")).unwrap();
-        let expected: HashMap<String, Vec<i64>> = serde_json::from_str(&read("ids.json")).unwrap();
-        let topic = topic();
-        let mut compared = 0;
-        for line in read("posts.jsonl").lines() {
-            let post: serde_json::Value = serde_json::from_str(line).unwrap();
-            if let Some(ids) = expected.get(post["id"].as_str().unwrap()) {
-                assert_eq!(&topic.ids(post["text"].as_str().unwrap()).unwrap(), ids, "{}", post["id"]);
-                compared += 1;
-            }
-        }
-        assert_eq!((compared, expected.len()), (200, 200));
-    }
-
-    #[test]
-    fn case_and_signs_do_not_matter() {
-        let topic = topic();
-        assert_eq!(topic.ids("Hello, WORLD! 42 times").unwrap(), topic.ids("hello world times").unwrap());
     }
 
     #[test]

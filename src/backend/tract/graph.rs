@@ -43,11 +43,11 @@ impl Graph {
     /// The graph with every open axis as a symbol, and the symbol of the batch axis. tract refuses many graphs so.
     pub(super) fn symbolic(&self) -> TractResult<(TypedModel, Symbol)> {
         let scope = &self.model.symbols;
-        let batch = scope.sym("inferq_batch");
+        let batch = scope.sym("batch_axis");
         let shapes = self.inputs.iter().enumerate().map(|(index, input)| {
             let axes = input.row_axes().enumerate().map(|(axis, size)| match size {
                 Some(size) => size.to_dim(),
-                None => scope.sym(&format!("inferq_axis_{index}_{axis}")).to_dim(),
+                None => scope.sym(&format!("row_axis_{index}_{axis}")).to_dim(),
             });
             std::iter::once(batch.to_dim()).chain(axes).collect()
         });
