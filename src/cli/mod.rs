@@ -13,6 +13,7 @@ use clap::{Args, Parser, Subcommand};
 use crate::settings::{LoadOptions, LogFormat, Origin, Override, Provenance, Settings};
 use crate::telemetry::logging;
 
+mod campaign;
 mod failure;
 mod output;
 mod tally;

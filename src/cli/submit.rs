@@ -6,11 +6,10 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
-use indicatif::{ProgressBar, ProgressStyle};
 use serde::Deserialize;
 use serde_json::{Value, json};
-use tokio::time::Instant;
 
+use super::campaign::Campaign;
 use super::failure::{Exit, Failure};
 use super::output::{merged, print, print_table};
 use super::tally::Tally;
@@ -87,24 +86,13 @@ pub(super) fn run(args: SubmitArgs, context: &Context) -> Result<(), Failure> {
     let keys = ProducerKeys::load(&settings.keys.directory, &tenant)?;
     let jobs: Vec<Job> = items.iter().map(|item| job(&args, &item.text)).collect();
     let window = Window { size: args.window as usize, limit: Duration::from_secs(args.timeout_s) };
-    let progress = progress_bar(jobs.len(), context.quiet);
-    let (finished, tally, elapsed) = block_on(async {
+    let Campaign { finished, tally, elapsed } = block_on(async {
         let client = connect(settings, keys).await?;
-        let (mut finished, mut tally) = (Vec::with_capacity(jobs.len()), Tally::new());
-        let began = Instant::now();
-        client
-            .submit_all(jobs, window, |one| {
-                tally.count(&one);
-                finished.push(one);
-                progress.inc(1);
-            })
-            .await;
-        let elapsed = began.elapsed();
+        let campaign = Campaign::run(&client, jobs, window, context.quiet).await;
         client.close().await;
-        Ok((finished, tally, elapsed))
+        Ok(campaign)
     })?;
-    progress.finish_and_clear();
-    report(&args, &items, finished)?;
+    report(&args, &items, &finished)?;
     if items.len() > 1 && !context.quiet {
         summarise(&args, &tally, elapsed);
     }
@@ -189,19 +177,8 @@ fn job(args: &SubmitArgs, text: &str) -> Job {
     job
 }
 
-/// A progress bar on standard error; hidden for a single job, and where nobody looks.
-pub(super) fn progress_bar(jobs: usize, quiet: bool) -> ProgressBar {
-    if quiet || jobs < 2 {
-        return ProgressBar::hidden();
-    }
-    let style = ProgressStyle::with_template("{bar:40} {pos}/{len} jobs  {per_sec}  {elapsed} (about {eta} left)")
-        .unwrap_or_else(|_| ProgressStyle::default_bar());
-    ProgressBar::new(jobs as u64).with_style(style)
-}
-
-fn report(args: &SubmitArgs, items: &[Item], mut finished: Vec<Finished>) -> Result<(), Failure> {
-    finished.sort_by_key(|one| one.index);
-    let named = || items.iter().zip(&finished);
+fn report(args: &SubmitArgs, items: &[Item], finished: &[Finished]) -> Result<(), Failure> {
+    let named = || items.iter().zip(finished);
     if args.json {
         let lines: Vec<String> = named().map(|(item, one)| json_line(&item.id, one).to_string()).collect();
         return print(&(lines.join("\n") + "\n"));

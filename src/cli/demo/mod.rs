@@ -7,14 +7,12 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Args;
-use tokio::time::Instant;
 
+use super::campaign::Campaign;
 use super::failure::{Exit, Failure};
-use super::submit::progress_bar;
-use super::tally::Tally;
 use super::{Context, block_on};
 use crate::broker::Publisher;
-use crate::client::{Client, Finished, Job, Prediction, Window};
+use crate::client::{Client, Job, Prediction, Window};
 use crate::envelope::{Grant, ProducerKeys, generate};
 use crate::protocol::model_ref::ModelRef;
 use crate::protocol::response::ResponseBody;
@@ -89,16 +87,14 @@ fn demo_settings(settings: &Settings, keys: &Path) -> Settings {
 
 /// What came of all the posts.
 struct Outcome {
-    finished: Vec<Finished>,
-    tally: Tally,
-    elapsed: Duration,
+    campaign: Campaign,
     broker: String,
 }
 
 impl Outcome {
     /// The prediction for the post at `index`, if it got one.
     fn prediction(&self, index: usize) -> Option<Prediction> {
-        match &self.finished.get(index)?.reply {
+        match &self.campaign.finished.get(index)?.reply {
             Ok(ResponseBody::Result(response)) => Prediction::read_all(response).into_iter().next(),
             Ok(ResponseBody::Error(_)) | Err(_) => None,
         }
@@ -117,20 +113,8 @@ async fn submit_posts<P: Publisher>(
     let model = ModelRef { name: "topic".to_owned(), version: None };
     let jobs: Vec<Job> = posts.iter().map(|post| Job::texts(model.clone(), &[&post.text])).collect();
     let window = Window { size: args.window as usize, limit: Duration::from_secs(120) };
-    let progress = progress_bar(jobs.len(), context.quiet);
-    let (mut finished, mut tally) = (Vec::with_capacity(jobs.len()), Tally::new());
-    let began = Instant::now();
-    client
-        .submit_all(jobs, window, |one| {
-            tally.count(&one);
-            finished.push(one);
-            progress.inc(1);
-        })
-        .await;
-    let elapsed = began.elapsed();
-    progress.finish_and_clear();
-    finished.sort_by_key(|one| one.index);
-    Outcome { finished, tally, elapsed, broker }
+    let campaign = Campaign::run(client, jobs, window, context.quiet).await;
+    Outcome { campaign, broker }
 }
 
 /// Says on standard error what is being done.

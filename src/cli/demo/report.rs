@@ -26,7 +26,7 @@ pub(super) fn print(args: &DemoArgs, posts: &[Post], outcome: &Outcome) -> Resul
         print_predictions(posts, outcome)?;
         print_figures(posts, outcome, right, accuracy)?;
     }
-    match outcome.tally.failed() {
+    match outcome.campaign.tally.failed() {
         failed if failed.is_empty() => Ok(()),
         failed => Err(Failure::new(Exit::Failed, format!("jobs got no result: {failed:?}"))),
     }
@@ -38,7 +38,7 @@ fn figures(posts: &[Post], outcome: &Outcome, accuracy: f64) -> Value {
         "accuracy": (accuracy * 1e4).round() / 1e4,
         "broker": outcome.broker,
     });
-    merged(own, outcome.tally.to_json(outcome.elapsed))
+    merged(own, outcome.campaign.tally.to_json(outcome.campaign.elapsed))
 }
 
 fn print_predictions(posts: &[Post], outcome: &Outcome) -> Result<(), Failure> {
@@ -57,7 +57,7 @@ fn excerpt(text: &str) -> String {
 }
 
 fn print_figures(posts: &[Post], outcome: &Outcome, right: usize, accuracy: f64) -> Result<(), Failure> {
-    let tally = &outcome.tally;
+    let tally = &outcome.campaign.tally;
     let milliseconds = |share| tally.latency(share).as_secs_f64() * 1e3;
     print_text(&format!(
         "
@@ -71,10 +71,10 @@ mean batch size  {:.1}
         outcome.broker,
         posts.len(),
         tally.answered(),
-        outcome.elapsed.as_secs_f64(),
+        outcome.campaign.elapsed.as_secs_f64(),
         accuracy * 100.0,
         posts.len(),
-        tally.jobs_per_second(outcome.elapsed),
+        tally.jobs_per_second(outcome.campaign.elapsed),
         milliseconds(0.5),
         milliseconds(0.99),
         tally.mean_batch_size(),
