@@ -1,13 +1,16 @@
 //! Pages that are written from the program say what the program says. `INFERQ_BLESS=1` writes them anew.
 
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
 
 use std::fmt::Write as _;
 use std::path::Path;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use inferq::error::{ErrorCode, Route};
 use inferq::settings::reference::Reference;
 use inferq::telemetry::names;
+use serde_json::Value;
 
 /// Fails where `page` differs from `expected`.
 fn assert_current(page: &str, expected: &str) {
@@ -32,6 +35,43 @@ fn the_reference_of_metrics_says_what_is_counted() {
 #[test]
 fn the_table_of_errors_says_what_the_codes_say() {
     assert_current("docs/errors.md", &errors());
+}
+
+#[test]
+fn the_worked_example_is_the_vectors() {
+    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/wire-protocol.md");
+    let text = std::fs::read_to_string(page).unwrap();
+    let (before, rest) = text.split_once(EXAMPLE_BEGINS).unwrap();
+    let (_, after) = rest.split_once(EXAMPLE_ENDS).unwrap();
+    let example = worked_example();
+    assert_current("docs/wire-protocol.md", &format!("{before}{EXAMPLE_BEGINS}{example}{EXAMPLE_ENDS}{after}"));
+}
+
+const EXAMPLE_BEGINS: &str = "<!-- example: written from tests/vectors by `INFERQ_BLESS=1 cargo test --test documents`; do not edit by hand -->\n";
+const EXAMPLE_ENDS: &str = "<!-- end of example -->";
+
+/// The text request and its reply, as the vectors have them.
+fn worked_example() -> String {
+    let mut example = String::new();
+    for (title, name) in [("request", "request-text"), ("reply", "reply-text")] {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/vectors/{name}.json"));
+        let vector: Value = serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
+        let hex = vector["plaintext_hex"].as_str().unwrap();
+        let byte = |at: usize| u8::from_str_radix(&hex[at..at + 2], 16).unwrap();
+        let plaintext = String::from_utf8((0..hex.len()).step_by(2).map(byte).collect()).unwrap();
+        let body = vector["body"].as_str().unwrap();
+        writeln!(example, "\nThe plaintext of the {title}, {} bytes:\n\n    {plaintext}\n", plaintext.len()).unwrap();
+        let header = URL_SAFE_NO_PAD.decode(body.split('.').next().unwrap()).unwrap();
+        writeln!(example, "Its protected header:\n\n    {}\n", String::from_utf8(header).unwrap()).unwrap();
+        writeln!(example, "Its body, {} bytes, here broken after each dot and every 120 characters:\n", body.len())
+            .unwrap();
+        for segment in body.split_inclusive('.') {
+            for line in segment.as_bytes().chunks(120) {
+                writeln!(example, "    {}", std::str::from_utf8(line).unwrap()).unwrap();
+            }
+        }
+    }
+    example + "\n"
 }
 
 fn errors() -> String {

@@ -112,10 +112,24 @@ async fn a_python_client_gets_its_answers_from_a_worker() {
     let answer: Value = serde_json::from_slice(&submitted.stdout).unwrap_or_default();
     assert_eq!(answer["label"][0], "recreation", "{}", python::said(&submitted));
 
+    let documented = python::run(&["-c", &documented_example(&url, &folder)], &[]).await;
+    assert!(python::said(&documented).contains("'data': ['recreation']"), "{}", python::said(&documented));
+
     let unserved = ["submit.py", "--keys", &folder, "--tenant", "acme", "--model", "nosuch", "x"];
     assert_eq!(python::run(&unserved, &environment).await.status.code(), Some(4));
     let stranger = ["submit.py", "--keys", &folder, "--tenant", "nobody", "x"];
     assert_eq!(python::run(&stranger, &environment).await.status.code(), Some(3));
+}
+
+/// The example in `docs/wire-protocol.md` that uses none of the client's modules, with this broker and these keys.
+fn documented_example(url: &str, keys: &str) -> String {
+    let page = std::fs::read_to_string(Path::new(ROOT).join("docs/wire-protocol.md")).unwrap();
+    let (_, rest) = page.split_once("```python\n").unwrap();
+    let (example, _) = rest.split_once("```").unwrap();
+    let changed =
+        example.replace("amqp://guest:guest@127.0.0.1:5672/", url).replace("keys/acme", &format!("{keys}/acme"));
+    assert!(changed.contains(url) && changed.contains(keys), "the example names another broker or other keys");
+    changed
 }
 
 /// A worker, killed when dropped.

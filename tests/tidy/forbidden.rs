@@ -11,6 +11,7 @@ const DECLARATIONS: &[&str] = &["struct ", "enum ", "trait ", "type ", "mod ", "
 /// paths, each with its reason.
 const REAL_TIME: &[(&str, &str)] = &[
     ("tests/service.rs", "waits for worker processes to become ready and to end"),
+    ("tests/interop/", "waits for a worker process to become ready"),
     ("tests/faults", "injects faults into brokers and workers at set times"),
 ];
 
