@@ -58,7 +58,8 @@ async fn main() -> Result<()> {
         Command::new(env!("CARGO_BIN_EXE_inferq"))
             .arg("worker")
             .env("INFERQ__KEYS__DIRECTORY", keys.path())
-            .env("INFERQ__MODELS__DIRECTORY", concat!(env!("CARGO_MANIFEST_DIR"), "/bench/models"))
+            .env("INFERQ__MODELS__DIRECTORY", concat!(env!("CARGO_MANIFEST_DIR"), "/models"))
+            .env("INFERQ__MODELS__SERVE", "identity")
             .env("INFERQ__BROKER__PREFETCH", PREFETCH.to_string())
             .env("INFERQ__TELEMETRY__LISTEN", "")
             .env("INFERQ__TELEMETRY__LOG_FILTER", "warn"),
