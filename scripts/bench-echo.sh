@@ -4,6 +4,18 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 . scripts/lib.sh
 
+case ${1:-} in
+'') ;;
+-h | --help)
+    echo "usage: bench-echo.sh"
+    echo
+    echo "Starts a private RabbitMQ node and measures the worker without inference beside a bare echo, in one run."
+    exit
+    ;;
+*) die "unknown option $1; see $0 --help" ;;
+esac
+
+need_rust
 scripts/rabbitmq.sh install
 say "building (release)"
 cargo bench --locked --bench echo --no-run

@@ -280,7 +280,7 @@ mod tests {
             key in "[A-Z_]{0,24}", section in "(BROKER|MODELS|LIMITS|[A-Z]{0,8})", value in ".{0,40}"
         ) {
             let name = format!("INFERQ__{section}__{key}");
-            _ = load(Environment::of([(&name, &value)]));
+            _ = load(Environment::of([(name.as_str(), value.as_str())]));
         }
 
         #[test]

@@ -39,8 +39,9 @@ impl Environment {
 
     /// One made of `variables`, for tests.
     #[must_use]
-    pub fn of<const N: usize>(variables: [(&str, &str); N]) -> Self {
-        Self { variables: variables.map(|(name, value)| (name.to_owned(), value.to_owned())).into() }
+    pub fn of<'a>(variables: impl IntoIterator<Item = (&'a str, &'a str)>) -> Self {
+        let owned = variables.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned()));
+        Self { variables: owned.collect() }
     }
 
     /// The settings file that `INFERQ_CONFIG` names; empty counts as unset.
