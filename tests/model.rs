@@ -1,5 +1,7 @@
 //! The models of the repository, seen from outside: loaded, asked, and refused where they are not what they say.
 
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a test fails by panicking")]
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
