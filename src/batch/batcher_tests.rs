@@ -16,7 +16,7 @@ fn row(mark: i64) -> Row {
 }
 
 fn settings(executors: usize, max_batch_size: usize) -> BatcherSettings {
-    let bounds = Bounds { max_batch_size, scope: BatchScope::Shared };
+    let bounds = Bounds { max_batch_size, max_batch_tokens: usize::MAX, scope: BatchScope::Shared };
     BatcherSettings { executors, max_waiting_rows: 1_000, bounds }
 }
 
@@ -178,7 +178,7 @@ async fn a_redelivered_row_has_its_batch_to_itself() {
 #[tokio::test(start_paused = true)]
 async fn tenants_are_kept_apart_where_the_model_says_so() {
     let backend = Arc::new(ScriptedBackend::new());
-    let bounds = Bounds { max_batch_size: 32, scope: BatchScope::Tenant };
+    let bounds = Bounds { scope: BatchScope::Tenant, ..settings(1, 32).bounds };
     let batcher = batcher(&backend, BatcherSettings { bounds, ..settings(1, 32) });
     let submits = (0..30).map(|mark| {
         let options = SubmitOptions { tenant: (mark % 3).to_string().into(), ..options() };
@@ -295,7 +295,7 @@ proptest! {
         tenant_scope: bool,
     ) {
         let scope = if tenant_scope { BatchScope::Tenant } else { BatchScope::Shared };
-        let settings = BatcherSettings { executors, max_waiting_rows, bounds: Bounds { max_batch_size, scope } };
+        let settings = BatcherSettings { executors, max_waiting_rows, bounds: Bounds { max_batch_size, max_batch_tokens: usize::MAX, scope } };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
         runtime.block_on(run_jobs(jobs, settings, culprits));
     }

@@ -182,7 +182,7 @@ fn page(model: &Described) -> String {
         ("answers", answered(spec)),
         ("graph inputs", tensors(&spec.inputs)),
         ("graph outputs", tensors(&spec.outputs)),
-        ("largest batch", format!("{} rows", spec.batching.max_batch_size)),
+        ("largest batch", largest_batch(spec)),
         ("licence", spec.licence.clone()),
         ("source", spec.source.clone()),
         ("file", spec.model_file(folder).display().to_string()),
@@ -208,6 +208,14 @@ fn answered(spec: &ModelSpec) -> String {
             "a label and its probability for each row; all or the top k of them".to_owned()
         }
         PostprocessSpec::Raw {} => "the graph's outputs".to_owned(),
+    }
+}
+
+fn largest_batch(spec: &ModelSpec) -> String {
+    let rows = spec.batching.max_batch_size;
+    match spec.batching.max_batch_tokens {
+        Some(tokens) => format!("{rows} rows, {tokens} tokens with padding"),
+        None => format!("{rows} rows"),
     }
 }
 

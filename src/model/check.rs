@@ -44,6 +44,9 @@ pub(super) fn content(spec: &ModelSpec) -> Result<(), String> {
     if !(1..=MAX_BATCH_SIZE).contains(&size) {
         return Err(format!("batching.max_batch_size is {size}, 1 to {MAX_BATCH_SIZE} were expected"));
     }
+    if spec.batching.max_batch_tokens == Some(0) {
+        return Err("batching.max_batch_tokens is 0, at least 1 was expected".to_owned());
+    }
     let tolerance = spec.golden_tolerance;
     if !(tolerance > 0.0 && tolerance <= MAX_TOLERANCE) {
         return Err(format!("golden_tolerance is {tolerance}, more than 0 and at most {MAX_TOLERANCE} was expected"));

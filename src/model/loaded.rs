@@ -77,6 +77,7 @@ impl LoadedModel {
             max_waiting_rows: options.batching.max_waiting_rows,
             bounds: Bounds {
                 max_batch_size: spec.batching.max_batch_size.min(options.batching.max_batch_size),
+                max_batch_tokens: spec.batching.max_batch_tokens.unwrap_or(usize::MAX),
                 scope: spec.batch_scope,
             },
         };

@@ -57,12 +57,15 @@ pub struct ModelSpec {
 pub struct BatchingSpec {
     /// Rows in a batch at most.
     pub max_batch_size: usize,
+    /// Rows times the longest row's length at most; no bound where it is not there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_batch_tokens: Option<usize>,
 }
 
 impl Default for BatchingSpec {
     /// A batch of one: what is right for most models until somebody has measured.
     fn default() -> Self {
-        Self { max_batch_size: 1 }
+        Self { max_batch_size: 1, max_batch_tokens: None }
     }
 }
 
@@ -146,6 +149,11 @@ mod tests {
             ("\"FP32\"", "\"FLOAT\"", "line 25: unknown variant `FLOAT`"),
             ("max_batch_size = 32", "max_batch_size = 0", "batching.max_batch_size is 0, 1 to 1024 were expected"),
             ("max_batch_size = 32", "max_batch_size = 1025", "batching.max_batch_size is 1025, 1 to 1024"),
+            (
+                "max_batch_tokens = 1024",
+                "max_batch_tokens = 0",
+                "batching.max_batch_tokens is 0, at least 1 was expected",
+            ),
             ("input = \"input_ids\"", "input = \"other\"", "preprocess.input is `other`"),
             ("datatype = \"INT64\"", "datatype = \"INT32\"", "preprocess.input is `input_ids`"),
             ("max_tokens = 128", "max_tokens = 0", "preprocess.max_tokens is 0, 1 to 65536 were expected"),

@@ -92,4 +92,5 @@ activation = "softmax"
 
 [batching]
 max_batch_size = 32
+max_batch_tokens = 1024
 ''')
