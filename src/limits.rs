@@ -11,8 +11,12 @@ pub const MAX_ID_CHARS: usize = 255;
 pub const ENVELOPE_OVERHEAD_BYTES: usize = 4 + 2 + MAX_HEADER_CHARS + 40 + 12 + 16;
 /// Largest message body that a setting may allow. The broker has a bound of its own (`max_message_size`).
 pub const MAX_BODY_BYTES: usize = 128 << 20;
+/// Characters of a model's name: its queues' names have to fit into an id as well.
+pub const MAX_MODEL_NAME_CHARS: usize = 64;
 /// Axes of a tensor.
 pub const MAX_RANK: usize = 8;
+/// Elements of one BYTES tensor: each costs an allocation, however short it is.
+pub const MAX_BYTES_ELEMENTS: usize = 65_536;
 /// Inputs, and requested outputs, of one request.
 pub const MAX_NAMED_TENSORS: usize = 64;
 /// Content of a request up to which it is prepared on the async thread that has it: at 5 bytes a microsecond, which
@@ -53,6 +57,7 @@ pub const MAX_PUBLISH_BATCH: usize = 256;
 /// How long an acknowledgement may wait for its neighbours, to be sent as one with them.
 pub const ACK_COALESCE: Duration = Duration::from_millis(10);
 
+const _: () = assert!(MAX_MODEL_NAME_CHARS + 64 <= MAX_ID_CHARS, "a queue's name holds more than its model's");
 const _: () = assert!(MAX_ID_CHARS < MAX_HEADER_CHARS, "an id must fit into a header");
 const _: () = assert!(MAX_PREFETCH as usize >= MAX_CONFIRMS_IN_FLIGHT, "publishes are bounded by deliveries first");
 const _: () = assert!(MAX_PUBLISH_BATCH <= MAX_CONFIRMS_IN_FLIGHT, "a batch is confirmed as a whole");

@@ -11,6 +11,11 @@ pub mod tensor;
 pub mod tensor_rows;
 pub mod tensor_spec;
 
+mod json_elements;
+mod json_tokens;
 mod named_tensor;
 mod tensor_binary;
 mod tensor_json;
+
+#[cfg(test)]
+mod strategies_tests;

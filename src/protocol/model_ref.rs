@@ -3,7 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use crate::limits::MAX_ID_CHARS;
+use crate::limits::MAX_MODEL_NAME_CHARS;
 
 /// A model's name, and a version where one is wanted.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -18,7 +18,9 @@ pub struct ModelRef {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ModelRefError {
     /// The name has a character that queue and folder names must not have, or a length they cannot.
-    #[error("a model's name has 1 to {MAX_ID_CHARS} letters, digits, `-` or `_`, and starts with a letter or digit")]
+    #[error(
+        "a model's name has 1 to {MAX_MODEL_NAME_CHARS} letters, digits, `-` or `_`, and starts with a letter or digit"
+    )]
     Name,
     /// The version is no positive number.
     #[error("a model's version is a whole number from 1 on")]
@@ -49,7 +51,7 @@ fn parse_version(text: &str) -> Result<u32, ModelRefError> {
 /// Whether `name` can be a model's name.
 #[must_use]
 pub fn is_model_name(name: &str) -> bool {
-    name.len() <= MAX_ID_CHARS
+    name.len() <= MAX_MODEL_NAME_CHARS
         && name.starts_with(|first: char| first.is_ascii_alphanumeric())
         && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '-' || c == '_')
 }

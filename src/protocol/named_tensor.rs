@@ -5,29 +5,49 @@
 use std::collections::HashSet;
 
 use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
+use super::json_elements::JsonElements;
 use super::tensor::{Datatype, Tensor};
 use super::{tensor_binary, tensor_json};
 use crate::error::{ErrorCode, JobError};
-use crate::limits::{MAX_ID_CHARS, MAX_RANK};
+use crate::limits::{MAX_BYTES_ELEMENTS, MAX_ID_CHARS, MAX_RANK};
 
 const BINARY_DATA_SIZE: &str = "binary_data_size";
 
-#[derive(Deserialize, Serialize)]
+/// A tensor whose elements are still the JSON that came.
+#[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct RawTensor {
+pub(super) struct RawTensor<'a> {
     name: String,
     shape: Vec<i64>,
     datatype: Datatype,
-    #[serde(default, skip_serializing_if = "Map::is_empty")]
+    #[serde(default)]
     parameters: Map<String, Value>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    data: Option<Value>,
+    #[serde(borrow)]
+    data: Option<&'a RawValue>,
 }
 
-/// Reads all tensors; `binary` is what lies behind the JSON, and must be used up exactly.
-pub(super) fn read_all(raw: Vec<RawTensor>, mut binary: &[u8]) -> Result<Vec<(String, Tensor)>, JobError> {
+/// A tensor that is being written.
+#[derive(Serialize)]
+pub(super) struct WrittenTensor<'a> {
+    name: &'a str,
+    shape: &'a [usize],
+    datatype: Datatype,
+    #[serde(skip_serializing_if = "Map::is_empty")]
+    parameters: Map<String, Value>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    data: Option<JsonElements<'a>>,
+}
+
+/// Reads all tensors; `binary` is what lies behind the JSON, and must be used up exactly. A tensor of more than
+/// `max_rows` is refused before its elements are read.
+pub(super) fn read_all(
+    raw: Vec<RawTensor<'_>>,
+    mut binary: &[u8],
+    max_rows: usize,
+) -> Result<Vec<(String, Tensor)>, JobError> {
     let mut names = HashSet::new();
     let mut read = Vec::with_capacity(raw.len());
     for tensor in raw {
@@ -35,7 +55,7 @@ pub(super) fn read_all(raw: Vec<RawTensor>, mut binary: &[u8]) -> Result<Vec<(St
         if !names.insert(tensor.name.clone()) {
             return Err(invalid(&tensor.name, "stands twice"));
         }
-        read.push((tensor.name.clone(), read_one(&tensor, &mut binary)?));
+        read.push((tensor.name.clone(), read_one(&tensor, &mut binary, max_rows)?));
     }
     if binary.is_empty() {
         Ok(read)
@@ -45,10 +65,22 @@ pub(super) fn read_all(raw: Vec<RawTensor>, mut binary: &[u8]) -> Result<Vec<(St
     }
 }
 
-fn read_one(raw: &RawTensor, binary: &mut &[u8]) -> Result<Tensor, JobError> {
+fn read_one(raw: &RawTensor<'_>, binary: &mut &[u8], max_rows: usize) -> Result<Tensor, JobError> {
     let (shape, elements) = shape(raw)?;
-    let data = match (raw.parameters.get(BINARY_DATA_SIZE), &raw.data) {
-        (None, Some(data)) => tensor_json::read(raw.datatype, data).map_err(|error| invalid(&raw.name, error))?,
+    let rows = shape.first().copied().unwrap_or(0);
+    if rows > max_rows {
+        let message = format!("tensor `{}` has {rows} rows, at most {max_rows} are taken (limits.max_rows)", raw.name);
+        return Err(JobError::new(ErrorCode::InputTooLarge, message));
+    }
+    if raw.datatype == Datatype::Bytes && elements > MAX_BYTES_ELEMENTS {
+        let message =
+            format!("tensor `{}` has {elements} BYTES elements, at most {MAX_BYTES_ELEMENTS} are taken", raw.name);
+        return Err(JobError::new(ErrorCode::InputTooLarge, message));
+    }
+    let data = match (raw.parameters.get(BINARY_DATA_SIZE), raw.data) {
+        (None, Some(data)) => {
+            tensor_json::read(data.get(), raw.datatype, &shape, elements).map_err(|error| invalid(&raw.name, error))?
+        }
         (Some(size), None) => {
             let size = size.as_u64().and_then(|size| usize::try_from(size).ok());
             let size = size.ok_or_else(|| invalid(&raw.name, "`binary_data_size` is no count of bytes"))?;
@@ -65,7 +97,7 @@ fn read_one(raw: &RawTensor, binary: &mut &[u8]) -> Result<Tensor, JobError> {
 }
 
 /// The shape, and how many elements it holds.
-fn shape(raw: &RawTensor) -> Result<(Vec<usize>, usize), JobError> {
+fn shape(raw: &RawTensor<'_>) -> Result<(Vec<usize>, usize), JobError> {
     if raw.shape.is_empty() || raw.shape.len() > MAX_RANK {
         return Err(invalid(&raw.name, format!("has {} axes, 1 to {MAX_RANK} were expected", raw.shape.len())));
     }
@@ -84,8 +116,12 @@ fn check_name(name: &str) -> Result<(), JobError> {
 }
 
 /// Writes one tensor; its elements go behind the JSON, into `binary`, where asked for.
-pub(super) fn write(name: &str, tensor: &Tensor, as_binary: bool, binary: &mut Vec<u8>) -> Result<RawTensor, JobError> {
-    let shape = tensor.shape().iter().map(|axis| i64::try_from(*axis).unwrap_or(i64::MAX)).collect();
+pub(super) fn write<'a>(
+    name: &'a str,
+    tensor: &'a Tensor,
+    as_binary: bool,
+    binary: &mut Vec<u8>,
+) -> Result<WrittenTensor<'a>, JobError> {
     let mut parameters = Map::new();
     let data = if as_binary {
         let before = binary.len();
@@ -93,9 +129,9 @@ pub(super) fn write(name: &str, tensor: &Tensor, as_binary: bool, binary: &mut V
         parameters.insert(BINARY_DATA_SIZE.to_owned(), (binary.len() - before).into());
         None
     } else {
-        Some(tensor_json::write(tensor.elements()).map_err(|error| invalid(name, error))?)
+        Some(JsonElements::new(tensor.elements()).map_err(|error| invalid(name, error))?)
     };
-    Ok(RawTensor { name: name.to_owned(), shape, datatype: tensor.datatype(), parameters, data })
+    Ok(WrittenTensor { name, shape: tensor.shape(), datatype: tensor.datatype(), parameters, data })
 }
 
 fn invalid(name: &str, fault: impl std::fmt::Display) -> JobError {

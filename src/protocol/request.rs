@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::body::{EncodedBody, split};
-use super::named_tensor::{self, RawTensor};
+use super::named_tensor::{self, RawTensor, WrittenTensor};
 use super::tensor::Tensor;
 use crate::error::{ErrorCode, JobError};
 use crate::limits::MAX_NAMED_TENSORS;
@@ -63,15 +63,26 @@ pub struct RequestBounds {
     pub max_rows: usize,
 }
 
-#[derive(Deserialize, Serialize)]
+#[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct RawRequest {
-    #[serde(skip_serializing_if = "Option::is_none")]
+struct RawRequest<'a> {
     id: Option<String>,
-    #[serde(default, skip_serializing_if = "Map::is_empty")]
+    #[serde(default)]
     parameters: Map<String, Value>,
-    inputs: Vec<RawTensor>,
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(borrow)]
+    inputs: Vec<RawTensor<'a>>,
+    #[serde(default)]
+    outputs: Vec<RawRequestedOutput>,
+}
+
+#[derive(Serialize)]
+struct WrittenRequest<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    id: Option<&'a str>,
+    #[serde(skip_serializing_if = "Map::is_empty")]
+    parameters: &'a Map<String, Value>,
+    inputs: Vec<WrittenTensor<'a>>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     outputs: Vec<RawRequestedOutput>,
 }
 
@@ -97,19 +108,19 @@ impl InferenceRequest {
                 plaintext.len()
             ))
         })?;
-        let raw: RawRequest = serde_json::from_slice(json).map_err(|error| malformed(json_fault(json, &error)))?;
+        let raw: RawRequest<'_> = serde_json::from_slice(json).map_err(|error| malformed(json_fault(json, &error)))?;
         if raw.inputs.is_empty() || raw.inputs.len() > MAX_NAMED_TENSORS || raw.outputs.len() > MAX_NAMED_TENSORS {
             let count = format!("{} inputs and {} outputs", raw.inputs.len(), raw.outputs.len());
             return Err(malformed(format!("a request has 1 to {MAX_NAMED_TENSORS} inputs and outputs, {count} came")));
         }
         let all_binary = flag(&raw.parameters, "binary_data_output")?;
         let outputs = raw.outputs.into_iter().map(|output| requested(output, all_binary)).collect::<Result<_, _>>()?;
-        let inputs = named_tensor::read_all(raw.inputs, binary)?
+        let inputs = named_tensor::read_all(raw.inputs, binary, bounds.max_rows)?
             .into_iter()
             .map(|(name, tensor)| InferInput { name, tensor, binary_data: json_length.is_some() })
             .collect();
         let request = Self { id: raw.id, parameters: raw.parameters, inputs, outputs };
-        request.check_rows(bounds)?;
+        request.check_rows()?;
         Ok(request)
     }
 
@@ -138,12 +149,12 @@ impl InferenceRequest {
             .map(|input| named_tensor::write(&input.name, &input.tensor, input.binary_data, &mut binary))
             .collect::<Result<_, _>>()?;
         let outputs = self.outputs.iter().map(raw_requested).collect();
-        let raw = RawRequest { id: self.id.clone(), parameters: self.parameters.clone(), inputs, outputs };
-        let json = serde_json::to_vec(&raw).map_err(|error| malformed(error.to_string()))?;
+        let written = WrittenRequest { id: self.id.as_deref(), parameters: &self.parameters, inputs, outputs };
+        let json = serde_json::to_vec(&written).map_err(|error| malformed(error.to_string()))?;
         Ok(EncodedBody::new(json, &binary))
     }
 
-    fn check_rows(&self, bounds: &RequestBounds) -> Result<(), JobError> {
+    fn check_rows(&self) -> Result<(), JobError> {
         let rows = self.rows();
         for input in &self.inputs {
             let axis = input.tensor.shape().first().copied();
@@ -161,11 +172,6 @@ impl InferenceRequest {
         }
         if rows == 0 {
             return Err(JobError::new(ErrorCode::InvalidInput, "the request has no rows"));
-        }
-        if rows > bounds.max_rows {
-            let message =
-                format!("the request has {rows} rows, at most {} are taken (limits.max_rows)", bounds.max_rows);
-            return Err(JobError::new(ErrorCode::InputTooLarge, message));
         }
         Ok(())
     }

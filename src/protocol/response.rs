@@ -2,11 +2,12 @@
 //!
 //! Made by a model's postprocessing, written by the worker, read by the client.
 
+use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::body::{EncodedBody, split};
-use super::named_tensor::{self, RawTensor};
+use super::named_tensor::{self, RawTensor, WrittenTensor};
 use super::tensor::Tensor;
 use crate::error::{ErrorCode, JobError};
 
@@ -57,23 +58,33 @@ pub enum ResponseBody {
     Error(ErrorBody),
 }
 
-#[derive(Deserialize, Serialize)]
-struct RawResponse {
+#[derive(Deserialize)]
+struct RawResponse<'a> {
     model_name: String,
     #[serde(default)]
     model_version: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
     id: Option<String>,
-    #[serde(default, skip_serializing_if = "Map::is_empty")]
+    #[serde(default)]
     parameters: Map<String, Value>,
-    outputs: Vec<RawTensor>,
+    #[serde(borrow)]
+    outputs: Vec<RawTensor<'a>>,
 }
 
+#[derive(Serialize)]
+struct WrittenResponse<'a> {
+    model_name: &'a str,
+    model_version: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    id: Option<&'a str>,
+    #[serde(skip_serializing_if = "Map::is_empty")]
+    parameters: &'a Map<String, Value>,
+    outputs: Vec<WrittenTensor<'a>>,
+}
+
+/// Tells an error body from a response.
 #[derive(Deserialize)]
-#[serde(untagged)]
-enum RawReply {
-    Error(ErrorBody),
-    Result(RawResponse),
+struct Glance {
+    error: Option<IgnoredAny>,
 }
 
 /// A plaintext is no reply of the protocol.
@@ -94,23 +105,23 @@ impl ResponseBody {
     /// [`ReplyFault`]; the message names the output, never content.
     pub fn decode(plaintext: &[u8], json_length: Option<usize>) -> Result<Self, ReplyFault> {
         let (json, binary) = split(plaintext, json_length).ok_or(ReplyFault::NoReply)?;
-        match serde_json::from_slice(json).map_err(|_| ReplyFault::NoReply)? {
-            RawReply::Error(error) => Ok(Self::Error(error)),
-            RawReply::Result(raw) => {
-                let outputs = named_tensor::read_all(raw.outputs, binary)
-                    .map_err(|error| ReplyFault::Output(error.message))?
-                    .into_iter()
-                    .map(|(name, tensor)| InferOutput { name, tensor, binary_data: json_length.is_some() })
-                    .collect();
-                Ok(Self::Result(InferenceResponse {
-                    model_name: raw.model_name,
-                    model_version: raw.model_version,
-                    id: raw.id,
-                    parameters: raw.parameters,
-                    outputs,
-                }))
-            }
+        let glance: Glance = serde_json::from_slice(json).map_err(|_| ReplyFault::NoReply)?;
+        if glance.error.is_some() {
+            return serde_json::from_slice(json).map(Self::Error).map_err(|_| ReplyFault::NoReply);
         }
+        let raw: RawResponse<'_> = serde_json::from_slice(json).map_err(|_| ReplyFault::NoReply)?;
+        let outputs = named_tensor::read_all(raw.outputs, binary, usize::MAX)
+            .map_err(|error| ReplyFault::Output(error.message))?
+            .into_iter()
+            .map(|(name, tensor)| InferOutput { name, tensor, binary_data: json_length.is_some() })
+            .collect();
+        Ok(Self::Result(InferenceResponse {
+            model_name: raw.model_name,
+            model_version: raw.model_version,
+            id: raw.id,
+            parameters: raw.parameters,
+            outputs,
+        }))
     }
 }
 
@@ -127,14 +138,14 @@ impl InferenceResponse {
             .map(|output| named_tensor::write(&output.name, &output.tensor, output.binary_data, &mut binary))
             .collect::<Result<_, _>>()
             .map_err(|error| JobError::new(ErrorCode::InferenceFailed, error.message))?;
-        let raw = RawResponse {
-            model_name: self.model_name.clone(),
-            model_version: self.model_version.clone(),
-            id: self.id.clone(),
-            parameters: self.parameters.clone(),
+        let written = WrittenResponse {
+            model_name: &self.model_name,
+            model_version: &self.model_version,
+            id: self.id.as_deref(),
+            parameters: &self.parameters,
             outputs,
         };
-        let json = serde_json::to_vec(&raw)
+        let json = serde_json::to_vec(&written)
             .map_err(|error| JobError::new(ErrorCode::InferenceFailed, format!("the response: {error}")))?;
         Ok(EncodedBody::new(json, &binary))
     }
@@ -152,5 +163,48 @@ impl ErrorBody {
     pub fn encode(&self) -> EncodedBody {
         let json = serde_json::to_vec(self).expect("three strings are always JSON");
         EncodedBody::new(json, &[])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::protocol::tensor::TensorData;
+
+    fn response(elements: TensorData, binary_data: bool) -> InferenceResponse {
+        let tensor = Tensor::new(vec![1, elements.len()], elements).unwrap();
+        let outputs = vec![InferOutput { name: "y".into(), tensor, binary_data }];
+        let (model_name, model_version) = ("m".into(), "1".into());
+        InferenceResponse { model_name, model_version, id: None, parameters: Map::new(), outputs }
+    }
+
+    #[test]
+    fn a_response_reads_back_as_written_and_is_no_longer_than_it_must_be() {
+        for binary_data in [false, true] {
+            let response = response(TensorData::Fp32(vec![0.1, -2.5e-9]), binary_data);
+            let body = response.encode().unwrap();
+            assert_eq!(ResponseBody::decode(&body.bytes, body.json_length), Ok(ResponseBody::Result(response)));
+        }
+        let body = response(TensorData::Fp32(vec![0.1]), false).encode().unwrap();
+        let text = std::str::from_utf8(&body.bytes).unwrap();
+        assert!(text.contains(r#""data":[0.1]"#), "{text}");
+    }
+
+    #[test]
+    fn what_json_has_no_word_for_is_a_failed_inference() {
+        for elements in [TensorData::Fp64(vec![f64::NAN]), TensorData::Bytes(vec![vec![0xff]])] {
+            assert_eq!(response(elements, false).encode().unwrap_err().code, ErrorCode::InferenceFailed);
+        }
+    }
+
+    #[test]
+    fn an_error_reads_back_and_news_is_passed_over() {
+        let error = ErrorBody::new(&JobError::new(ErrorCode::UnknownModel, "no model `x`"), Some("7".into()));
+        let body = error.encode();
+        assert_eq!(ResponseBody::decode(&body.bytes, body.json_length), Ok(ResponseBody::Error(error)));
+        let newer = json!({"model_name": "m", "model_version": "1", "outputs": [], "news": {"a": []}});
+        assert!(matches!(ResponseBody::decode(newer.to_string().as_bytes(), None), Ok(ResponseBody::Result(_))));
     }
 }
