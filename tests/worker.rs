@@ -13,7 +13,8 @@ use inferq::broker::memory::MemoryPublisher;
 use inferq::broker::{Address, Confirmed, Consumer, PublishError, Publisher};
 use inferq::client::{Job, Prediction};
 use inferq::envelope::UnixSeconds;
-use inferq::protocol::properties::{HEADER_DEADLINE_MS, HeaderValue, Message};
+use inferq::protocol::body::EncodedBody;
+use inferq::protocol::properties::{HEADER_DEADLINE_MS, HEADER_JSON_LENGTH, HeaderValue, Message};
 use inferq::protocol::response::ResponseBody;
 
 const LIMIT: Duration = Duration::from_secs(30);
@@ -102,6 +103,24 @@ async fn bad_requests_are_answered_with_their_code_and_the_worker_lives_on() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_tensor_job_that_does_not_say_where_its_json_ends_is_told_so() {
+    let house = House::build();
+    let _worker = house.start();
+    let (queue, mut replies) = house.replies(&house.keys);
+    let bytes = text_request("hockey").into_bytes();
+    let body = EncodedBody { json_length: Some(bytes.len()), bytes: bytes.into() };
+    let (mut message, pending) =
+        house.keys.seal_request(&house.draft("topic", &queue), &body, UnixSeconds::now()).unwrap();
+    assert!(message.properties.headers.remove(HEADER_JSON_LENGTH).is_some());
+    house.publish(message).await;
+    let (reply, _receipt) = replies.next().await.unwrap().split();
+    let ResponseBody::Error(error) = house.read(&pending, &reply) else { panic!("a result") };
+    let expected = "`cty` is x-tensor, but header `inference-header-content-length` is missing or no length; \
+                    it says where the JSON ends";
+    assert_eq!((error.code.as_str(), error.error.as_str()), ("MALFORMED_REQUEST", expected));
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_cannot_be_authenticated_becomes_a_dead_letter_untouched_and_unanswered() {
     let house = House::build();
     let _worker = house.start();
@@ -139,7 +158,7 @@ async fn a_tenant_without_a_grant_is_told() {
     let _worker = house.start();
     let narrow = house.keys_of("narrow");
     let (queue, mut replies) = house.replies(&narrow);
-    let body = inferq::protocol::body::EncodedBody { bytes: text_request("x").into_bytes().into(), json_length: None };
+    let body = EncodedBody { bytes: text_request("x").into_bytes().into(), json_length: None };
     let (message, pending) = narrow.seal_request(&house.draft("topic", &queue), &body, UnixSeconds::now()).unwrap();
     house.publish(message).await;
     let (reply, _receipt) = replies.next().await.unwrap().split();

@@ -15,7 +15,7 @@ use super::tenant::{Tenant, is_tenant_name};
 use super::time::UnixSeconds;
 use crate::error::ErrorCode;
 use crate::protocol::model_ref::ModelRef;
-use crate::protocol::properties::{CONTENT_TYPE_BINARY, CONTENT_TYPE_COMPACT, HEADER_JSON_LENGTH, Message};
+use crate::protocol::properties::{CONTENT_TYPE_BINARY, CONTENT_TYPE_COMPACT, Message};
 
 /// What a request is measured against.
 #[derive(Debug, Clone)]
@@ -171,10 +171,7 @@ fn request_key<'a>(keyring: &'a Keyring, header: &RequestHeader) -> Option<&'a K
 fn json_length(header: &RequestHeader, message: &Message) -> Option<usize> {
     match header.cty {
         ContentKind::Json => None,
-        ContentKind::Tensor => {
-            let length = message.properties.integer_header(HEADER_JSON_LENGTH);
-            Some(length.and_then(|length| usize::try_from(length).ok()).unwrap_or(usize::MAX))
-        }
+        ContentKind::Tensor => Some(message.properties.json_length()),
     }
 }
 

@@ -16,9 +16,7 @@ use super::time::UnixSeconds;
 use crate::limits::CLIENT_CLOCK_SKEW;
 use crate::protocol::body::EncodedBody;
 use crate::protocol::model_ref::ModelRef;
-use crate::protocol::properties::{
-    CONTENT_TYPE_BINARY, CONTENT_TYPE_COMPACT, HEADER_JSON_LENGTH, Message, Properties, TYPE_REQUEST,
-};
+use crate::protocol::properties::{CONTENT_TYPE_BINARY, CONTENT_TYPE_COMPACT, Message, Properties, TYPE_REQUEST};
 
 /// One tenant's keys, as a producer holds them.
 #[derive(Debug, Clone)]
@@ -198,10 +196,7 @@ impl ProducerKeys {
         self.check_reply(&header, pending, now)?;
         let json_length = match header.cty {
             ContentKind::Json => None,
-            ContentKind::Tensor => {
-                let length = message.properties.integer_header(HEADER_JSON_LENGTH);
-                Some(length.and_then(|length| usize::try_from(length).ok()).unwrap_or(usize::MAX))
-            }
+            ContentKind::Tensor => Some(message.properties.json_length()),
         };
         Ok(OpenedReply { plaintext, json_length })
     }

@@ -33,9 +33,12 @@ impl EncodedBody {
 }
 
 /// Parts a plaintext into its JSON and what follows it.
-pub(super) fn split(plaintext: &[u8], json_length: Option<usize>) -> Option<(&[u8], &[u8])> {
+///
+/// # Errors
+/// The length, where the plaintext is shorter.
+pub(super) fn split(plaintext: &[u8], json_length: Option<usize>) -> Result<(&[u8], &[u8]), usize> {
     match json_length {
-        Some(length) => plaintext.split_at_checked(length),
-        None => Some((plaintext, &[])),
+        Some(length) => plaintext.split_at_checked(length).ok_or(length),
+        None => Ok((plaintext, &[])),
     }
 }

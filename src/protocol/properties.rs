@@ -21,6 +21,8 @@ pub const HEADER_DEADLINE_MS: &str = "x-deadline-ms";
 pub const HEADER_ATTEMPT: &str = "x-attempt";
 /// Header: length of the JSON part of a body with binary tensor data.
 pub const HEADER_JSON_LENGTH: &str = "inference-header-content-length";
+/// Stands for the length where [`HEADER_JSON_LENGTH`] is missing or no length: beyond every body.
+pub const JSON_LENGTH_MISSING: usize = usize::MAX;
 /// Header: W3C trace context.
 pub const HEADER_TRACEPARENT: &str = "traceparent";
 /// Header: W3C trace state.
@@ -106,6 +108,13 @@ impl Properties {
         }
     }
 
+    /// Where the JSON of a body with binary tensor data ends; [`JSON_LENGTH_MISSING`] where nothing or nonsense stands.
+    #[must_use]
+    pub fn json_length(&self) -> usize {
+        let length = self.integer_header(HEADER_JSON_LENGTH);
+        length.and_then(|length| usize::try_from(length).ok()).unwrap_or(JSON_LENGTH_MISSING)
+    }
+
     /// How often the job was retried; 0 where nothing or nonsense stands.
     #[must_use]
     pub fn attempt(&self) -> u32 {
@@ -125,6 +134,18 @@ pub struct Message {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_length_that_is_none_reads_as_missing() {
+        let mut properties = Properties::default();
+        assert_eq!(properties.json_length(), JSON_LENGTH_MISSING);
+        for nonsense in [HeaderValue::Integer(-1), HeaderValue::Text("244".into()), HeaderValue::Boolean(true)] {
+            properties.headers.insert(HEADER_JSON_LENGTH.into(), nonsense);
+            assert_eq!(properties.json_length(), JSON_LENGTH_MISSING);
+        }
+        properties.headers.insert(HEADER_JSON_LENGTH.into(), HeaderValue::Integer(244));
+        assert_eq!(properties.json_length(), 244);
+    }
 
     #[test]
     fn an_attempt_that_is_no_count_reads_as_the_first() {

@@ -8,6 +8,7 @@ use serde_json::{Map, Value};
 
 use super::body::{EncodedBody, split};
 use super::named_tensor::{self, RawTensor, WrittenTensor};
+use super::properties::{HEADER_JSON_LENGTH, JSON_LENGTH_MISSING};
 use super::tensor::Tensor;
 use crate::error::{ErrorCode, JobError};
 use crate::limits::MAX_NAMED_TENSORS;
@@ -101,13 +102,8 @@ impl InferenceRequest {
     /// `MALFORMED_REQUEST` for what is no v2 request, `INVALID_INPUT` for a tensor that contradicts itself,
     /// `INPUT_TOO_LARGE` for more rows than `bounds` allow. The message names the place, never content.
     pub fn decode(plaintext: &[u8], json_length: Option<usize>, bounds: &RequestBounds) -> Result<Self, JobError> {
-        let (json, binary) = split(plaintext, json_length).ok_or_else(|| {
-            malformed(format!(
-                "`inference-header-content-length` is {}, but the body has {} bytes",
-                json_length.unwrap_or_default(),
-                plaintext.len()
-            ))
-        })?;
+        let (json, binary) =
+            split(plaintext, json_length).map_err(|length| malformed(length_fault(length, plaintext.len())))?;
         let raw: RawRequest<'_> = serde_json::from_slice(json).map_err(|error| malformed(json_fault(json, &error)))?;
         if raw.inputs.is_empty() || raw.inputs.len() > MAX_NAMED_TENSORS || raw.outputs.len() > MAX_NAMED_TENSORS {
             let count = format!("{} inputs and {} outputs", raw.inputs.len(), raw.outputs.len());
@@ -211,6 +207,16 @@ fn flag(parameters: &Map<String, Value>, name: &str) -> Result<bool, JobError> {
 
 pub(super) fn malformed(message: impl Into<String>) -> JobError {
     JobError::new(ErrorCode::MalformedRequest, message)
+}
+
+/// Why a body has no JSON of `json_length` bytes.
+fn length_fault(json_length: usize, body_bytes: usize) -> String {
+    if json_length == JSON_LENGTH_MISSING {
+        return format!(
+            "`cty` is x-tensor, but header `{HEADER_JSON_LENGTH}` is missing or no length; it says where the JSON ends"
+        );
+    }
+    format!("header `{HEADER_JSON_LENGTH}` is {json_length}, but the body has {body_bytes} bytes")
 }
 
 /// What serde says of a fault, without the content that it quotes.

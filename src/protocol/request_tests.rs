@@ -124,7 +124,12 @@ fn binary_data_must_be_used_up_exactly() {
     assert!(with(&[1, 0, 2]).unwrap_err().message.contains("3 bytes are left"));
     assert!(with(&[1, 0, 2, 0, 9]).unwrap_err().message.contains("1 bytes lie behind"));
     let beyond = InferenceRequest::decode(json, Some(json.len() + 1), &BOUNDS).unwrap_err();
-    assert!(beyond.message.contains("inference-header-content-length"), "{}", beyond.message);
+    let expected = format!(
+        "header `inference-header-content-length` is {}, but the body has {} bytes",
+        json.len() + 1,
+        json.len()
+    );
+    assert_eq!(beyond.message, expected);
 }
 
 proptest! {

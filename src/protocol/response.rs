@@ -104,7 +104,7 @@ impl ResponseBody {
     /// # Errors
     /// [`ReplyFault`]; the message names the output, never content.
     pub fn decode(plaintext: &[u8], json_length: Option<usize>) -> Result<Self, ReplyFault> {
-        let (json, binary) = split(plaintext, json_length).ok_or(ReplyFault::NoReply)?;
+        let (json, binary) = split(plaintext, json_length).map_err(|_| ReplyFault::NoReply)?;
         let glance: Glance = serde_json::from_slice(json).map_err(|_| ReplyFault::NoReply)?;
         if glance.error.is_some() {
             return serde_json::from_slice(json).map(Self::Error).map_err(|_| ReplyFault::NoReply);
