@@ -2,8 +2,10 @@
 
 use std::time::Duration;
 
-/// Characters of an envelope's protected header, base64url.
+/// Characters of a request's protected header, base64url.
 pub const MAX_HEADER_CHARS: usize = 2_048;
+/// Characters of a reply's protected header: it repeats the request's ids, and has its own id and the request's tag.
+pub const MAX_REPLY_HEADER_CHARS: usize = MAX_HEADER_CHARS + 256;
 /// Characters of an id: message, correlation, tenant, key, model, queue.
 pub const MAX_ID_CHARS: usize = 255;
 /// What the binary framing of an envelope adds to its plaintext at most: magic, header length, header, encrypted key,
@@ -58,6 +60,7 @@ pub const MAX_PUBLISH_BATCH: usize = 256;
 pub const ACK_COALESCE: Duration = Duration::from_millis(10);
 
 const _: () = assert!(MAX_MODEL_NAME_CHARS + 64 <= MAX_ID_CHARS, "a queue's name holds more than its model's");
+const _: () = assert!(MAX_REPLY_HEADER_CHARS <= u16::MAX as usize, "the binary framing has two bytes for it");
 const _: () = assert!(MAX_ID_CHARS < MAX_HEADER_CHARS, "an id must fit into a header");
 const _: () = assert!(MAX_PREFETCH as usize >= MAX_CONFIRMS_IN_FLIGHT, "publishes are bounded by deliveries first");
 const _: () = assert!(MAX_PUBLISH_BATCH <= MAX_CONFIRMS_IN_FLIGHT, "a batch is confirmed as a whole");

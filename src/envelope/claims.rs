@@ -87,7 +87,17 @@ pub struct RequestClaims {
     pub expires: UnixSeconds,
 }
 
+/// Reads a header: one JSON object. serde would take an array of the values in their order, too.
+fn read<'de, H: Deserialize<'de>>(json: &'de [u8]) -> Option<H> {
+    if json.starts_with(b"{") { serde_json::from_slice(json).ok() } else { None }
+}
+
 impl RequestHeader {
+    /// Reads a header with exactly these keys.
+    pub(super) fn read(json: &[u8]) -> Option<Self> {
+        read(json)
+    }
+
     /// Whether the algorithms and the type are the pinned ones.
     pub(super) fn is_pinned(&self) -> bool {
         self.alg == ALG && self.enc == ENC && self.typ == TYP_REQUEST
@@ -100,6 +110,11 @@ impl RequestHeader {
 }
 
 impl ReplyHeader {
+    /// Reads a header with exactly these keys.
+    pub(super) fn read(json: &[u8]) -> Option<Self> {
+        read(json)
+    }
+
     /// Whether the algorithms and the type are the pinned ones.
     pub(super) fn is_pinned(&self) -> bool {
         self.alg == ALG && self.enc == ENC && self.typ == TYP_REPLY
@@ -130,6 +145,14 @@ mod tests {
             let header = GOOD.replacen(&format!("\"{key}\""), "\"other\"", 1);
             assert!(serde_json::from_str::<RequestHeader>(&header).is_err(), "without {key}");
         }
+    }
+
+    #[test]
+    fn a_header_is_an_object() {
+        assert!(RequestHeader::read(GOOD.as_bytes()).is_some());
+        let values = r#"["A256KW","A256GCM","inferq-req+jwe","json","k","t","inferq.v1","1","2","t.q","topic",1,2]"#;
+        assert!(serde_json::from_str::<RequestHeader>(values).is_ok(), "else this test says nothing");
+        assert!(RequestHeader::read(values.as_bytes()).is_none());
     }
 
     #[test]

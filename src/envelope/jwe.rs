@@ -12,7 +12,7 @@ use base64::engine::simd::Simd;
 use bytes::Bytes;
 use zeroize::Zeroizing;
 
-use crate::limits::MAX_HEADER_CHARS;
+use crate::limits::MAX_REPLY_HEADER_CHARS;
 
 /// Bytes of a wrapping key and of a content key.
 pub(super) const KEY_BYTES: usize = 32;
@@ -100,12 +100,12 @@ impl<'a> Parts<'a> {
             Framing::Compact => Self::parse_compact(body),
             Framing::Binary => Self::parse_binary(body),
         };
-        parts.filter(|parts| parts.header.len() <= MAX_HEADER_CHARS).ok_or(JweError::Form)
+        parts.filter(|parts| parts.header.len() <= MAX_REPLY_HEADER_CHARS).ok_or(JweError::Form)
     }
 
     fn parse_compact(body: &'a [u8]) -> Option<Self> {
         let mut segments = body.split(|byte| *byte == b'.');
-        let header = segments.next().filter(|header| header.len() <= MAX_HEADER_CHARS)?;
+        let header = segments.next().filter(|header| header.len() <= MAX_REPLY_HEADER_CHARS)?;
         let encrypted_key = decode_fixed(segments.next()?)?;
         let iv = decode_fixed(segments.next()?)?;
         let ciphertext = segments.next()?;
@@ -138,6 +138,11 @@ impl<'a> Parts<'a> {
     /// The tag as base64url: what ties a reply to the exact ciphertext of its request.
     pub(super) fn tag_segment(&self) -> String {
         base64url().encode(self.tag)
+    }
+
+    /// Characters of the header; a request's has a bound of its own.
+    pub(super) const fn header_chars(&self) -> usize {
+        self.header.len()
     }
 
     /// Bytes of the plaintext.
@@ -218,7 +223,7 @@ impl Fresh {
     ) -> Result<Sealed, JweError> {
         let Self { content_key, iv } = self;
         let header = base64url().encode(header_json);
-        if header.len() > MAX_HEADER_CHARS {
+        if header.len() > MAX_REPLY_HEADER_CHARS {
             return Err(JweError::Header);
         }
         let wrapped: [u8; WRAPPED_KEY_BYTES] = KwAes256::new(key.expose().into())
@@ -296,6 +301,26 @@ mod tests {
             wrapped.as_slice(),
             hex("28C9F404C4B810F4CBCCB35CFB87F8263F5786E2D80ED326CBC7F0E71A99F43BFB988B9B7A02DD21")
         );
+    }
+
+    /// RFC 7516, appendix A.1: content encryption with A256GCM, from the content key on (its key wrap is another one).
+    #[test]
+    fn encryption_agrees_with_its_rfc() {
+        let segment = |text: &str| base64url().decode(text).unwrap();
+        let parts = Parts {
+            framing: Framing::Compact,
+            header: b"eyJhbGciOiJSU0EtT0FFUCIsImVuYyI6IkEyNTZHQ00ifQ",
+            encrypted_key: [0; WRAPPED_KEY_BYTES],
+            iv: segment("48V1_ALb6US04U3b").try_into().unwrap(),
+            ciphertext: b"5eym8TW_c8SuK0ltJ3rpYIzOeDQz7TALvtu6UG9oMo4vpzs9tX_EFShS8iB7j6jiSdiwkIr3ajwQzaBtQD_A",
+            tag: segment("XFBoMYUZodetZdvTiFvSkQ").try_into().unwrap(),
+        };
+        let content_key = [
+            177, 161, 244, 128, 84, 143, 225, 115, 63, 180, 3, 255, 107, 154, 212, 246, 138, 7, 110, 91, 112, 46, 34,
+            105, 47, 130, 203, 46, 122, 234, 64, 252,
+        ];
+        let plaintext = parts.open(&ContentKey(Zeroizing::new(content_key))).unwrap();
+        assert_eq!(plaintext.as_slice(), b"The true sign of intelligence is not knowledge but imagination.");
     }
 
     fn hex(text: &str) -> Vec<u8> {

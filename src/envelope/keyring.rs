@@ -14,6 +14,9 @@ use super::jwe::WrappingKey;
 use super::jwk;
 use super::tenant::{Grant, Tenant, is_tenant_name};
 
+/// A tenant's grant, beside its keys.
+const TENANT_FILE: &str = "tenant.toml";
+
 /// Which way a key's messages go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Direction {
@@ -159,7 +162,11 @@ impl Keyring {
         for folder in folders(directory)? {
             ring.load_tenant(&folder)?;
         }
-        if ring.keys.is_empty() { Err(KeyringError::Empty { path: directory.to_owned() }) } else { Ok(ring) }
+        if ring.keys.is_empty() {
+            return Err(KeyringError::Empty { path: directory.to_owned() });
+        }
+        ring.check(directory)?;
+        Ok(ring)
     }
 
     /// Reads one tenant's folder only: a producer's side of the ring.
@@ -210,10 +217,54 @@ impl Keyring {
         self.keys.values().find(|key| key.tenant.name == tenant && key.file.ends_with(&primary))
     }
 
+    /// What one file alone cannot show.
+    fn check(&self, directory: &Path) -> Result<(), KeyringError> {
+        let mut keys: Vec<&Key> = self.keys.values().collect();
+        keys.sort_by(|a, b| a.id.cmp(&b.id));
+        for (index, key) in keys.iter().enumerate() {
+            let earlier = keys.iter().take(index).find(|other| other.wrapping.expose() == key.wrapping.expose());
+            if let Some(earlier) = earlier {
+                let fault =
+                    format!("holds the same key as `{}`; every file needs a key of its own", earlier.file.display());
+                return Err(KeyringError::Key { path: key.file.clone(), fault });
+            }
+        }
+        let tenants: BTreeMap<&str, &Tenant> = keys.iter().map(|key| (&*key.tenant.name, &*key.tenant)).collect();
+        for tenant in tenants.values() {
+            self.check_tenant(tenant, &tenants).map_err(|fault| {
+                let path = directory.join(&tenant.name).join(TENANT_FILE);
+                KeyringError::Tenant { path, fault }
+            })?;
+        }
+        Ok(())
+    }
+
+    fn check_tenant(&self, tenant: &Tenant, tenants: &BTreeMap<&str, &Tenant>) -> Result<(), String> {
+        let prefix = &tenant.grant.reply_prefix;
+        let shares = |other: &&&Tenant| other.name != tenant.name && other.grant.reply_prefix.starts_with(prefix);
+        if let Some(other) = tenants.values().find(shares) {
+            return Err(format!("reply_prefix `{prefix}` covers reply queues of tenant `{}`", other.name));
+        }
+        // A misspelt id would leave a key in use that was meant to be refused.
+        for id in &tenant.grant.revoked_keys {
+            if self.key(id).is_none_or(|key| key.tenant.name != tenant.name) {
+                return Err(format!(
+                    "revoked_keys names `{id}`, which is no key of this tenant's files; remove it, or correct it"
+                ));
+            }
+        }
+        match self.sealing_key(&tenant.name).filter(|key| key.is_revoked()) {
+            Some(key) => {
+                Err(format!("revoked_keys names `{}`, which seals the replies; put another key there first", key.id))
+            }
+            None => Ok(()),
+        }
+    }
+
     fn load_tenant(&mut self, folder: &Path) -> Result<(), KeyringError> {
         let name = folder.file_name().and_then(|name| name.to_str()).filter(|name| is_tenant_name(name));
         let name = name.ok_or_else(|| KeyringError::TenantName { path: folder.to_owned() })?.to_owned();
-        let tenant = Arc::new(Tenant { grant: read_grant(&folder.join("tenant.toml"))?, name });
+        let tenant = Arc::new(Tenant { grant: read_grant(&folder.join(TENANT_FILE))?, name });
         for direction in Direction::ALL {
             self.load_keys(folder, &tenant, direction)?;
         }
@@ -277,3 +328,7 @@ fn entries(folder: &Path) -> Result<Vec<PathBuf>, KeyringError> {
     entries.sort();
     Ok(entries)
 }
+
+#[cfg(test)]
+#[path = "keyring_tests.rs"]
+mod tests;

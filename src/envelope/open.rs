@@ -14,6 +14,7 @@ use super::keyring::{Direction, Key, Keyring};
 use super::tenant::{Tenant, is_tenant_name};
 use super::time::UnixSeconds;
 use crate::error::ErrorCode;
+use crate::limits::MAX_HEADER_CHARS;
 use crate::protocol::model_ref::ModelRef;
 use crate::protocol::properties::{CONTENT_TYPE_BINARY, CONTENT_TYPE_COMPACT, Message};
 
@@ -97,7 +98,7 @@ pub fn open_request(
     let framing = framing(message, policy.max_body_bytes).ok_or_else(|| untold(1))?;
     // 2. Positional parse; only the header and the parts of fixed size are decoded.
     let parts = Parts::parse(framing, &message.body).map_err(|_| untold(2))?;
-    if parts.plaintext_bytes() > policy.max_plaintext_bytes {
+    if parts.header_chars() > MAX_HEADER_CHARS || parts.plaintext_bytes() > policy.max_plaintext_bytes {
         return Err(untold(2));
     }
     // 3. The header, with exactly its keys.
@@ -155,7 +156,7 @@ fn framing(message: &Message, max_body_bytes: usize) -> Option<Framing> {
 }
 
 fn header(parts: &Parts<'_>) -> Option<(RequestHeader, ModelRef)> {
-    let header: RequestHeader = serde_json::from_slice(&parts.header_json().ok()?).ok()?;
+    let header = RequestHeader::read(&parts.header_json().ok()?)?;
     let model = header.mdl.parse().ok()?;
     header.ids_are_sane().then_some((header, model))
 }

@@ -202,3 +202,69 @@ fn a_key_cannot_take_anothers_id_or_direction() {
     let error = Keyring::load(folder.path()).unwrap_err().to_string();
     assert!(error.contains("kid is"), "{error}");
 }
+
+/// A message sealed with the request key under a header of the test's own making.
+fn with_header(house: &House, change: impl FnOnce(&mut serde_json::Map<String, serde_json::Value>)) -> Message {
+    let good = sealed(&house.acme, &draft());
+    let parts = Parts::parse(Framing::Compact, &good.body).unwrap();
+    let mut header = serde_json::from_slice(&parts.header_json().unwrap()).unwrap();
+    change(&mut header);
+    let json = serde_json::to_vec(&header).unwrap();
+    let key = house.ring.request_key("acme").unwrap();
+    let body = crate::envelope::jwe::seal(Framing::Compact, &key.wrapping, &json, b"{}").unwrap().body;
+    Message { body, properties: good.properties }
+}
+
+#[test]
+fn a_header_other_than_the_pinned_one_opens_nothing_though_its_key_is_good() {
+    let house = house();
+    let response_key = house.ring.sealing_key("acme").unwrap().id.clone();
+    for (name, value) in [
+        ("alg", "dir"),
+        ("enc", "A128GCM"),
+        ("typ", "inferq-res+jwe"),
+        ("cty", "text"),
+        ("zip", "DEF"),
+        ("kid", response_key.as_str()),
+        ("kid", "acme.req.AAAAAAAAAAAAAAAA"),
+        ("iss", "other"),
+        ("mdl", "../topic"),
+        ("jti", ""),
+        ("iat", "1800000000"),
+    ] {
+        let message = with_header(&house, |header| drop(header.insert(name.into(), value.into())));
+        assert_eq!(code(&house, &message, NOW), ErrorCode::EnvelopeRejected, "{name} {value}");
+    }
+    assert!(open_request(&house.ring, &policy(), &with_header(&house, |_| {}), NOW).is_ok(), "else nothing is shown");
+    // Between the bound of a request's header and that of a reply's.
+    let long = with_header(&house, |header| {
+        for id in ["jti", "cid", "rto"] {
+            header.insert(id.into(), "\"".repeat(230).into());
+        }
+    });
+    assert_eq!(code(&house, &long, NOW), ErrorCode::EnvelopeRejected);
+    let mut small = policy();
+    small.max_plaintext_bytes = body().bytes.len() - 1;
+    let message = sealed(&house.acme, &draft());
+    assert_eq!(open_request(&house.ring, &small, &message, NOW).unwrap_err().code, ErrorCode::EnvelopeRejected);
+}
+
+#[test]
+fn a_request_with_the_longest_header_can_be_answered() {
+    let house = house();
+    // As long as ids may be, in characters that JSON writes with two.
+    let id = |length: usize| "\"".repeat(length);
+    let mut length = 255;
+    let message = loop {
+        let reply_to = format!("acme.{}", id(length));
+        let draft = RequestDraft { message_id: id(length), correlation_id: id(length), reply_to, ..draft() };
+        match house.acme.seal_request(&draft, &body(), NOW) {
+            Ok((message, _)) if length <= 250 => break message,
+            Ok(_) | Err(_) => length -= 1,
+        }
+    };
+    let header_chars = message.body.split(|byte| *byte == b'.').next().unwrap().len();
+    assert!(header_chars > MAX_HEADER_CHARS - 16, "{header_chars} characters are not the longest");
+    let opened = open_request(&house.ring, &policy(), &message, NOW).unwrap();
+    assert!(seal_reply(&house.ring, &opened.reply, &body(), "inferq.v1", NOW).is_ok());
+}

@@ -13,7 +13,7 @@ use super::jwe::{self, Framing, Parts};
 use super::keyring::{Direction, Key, Keyring, KeyringError};
 use super::seal::{SealError, content_kind, framing, json_length_header};
 use super::time::UnixSeconds;
-use crate::limits::CLIENT_CLOCK_SKEW;
+use crate::limits::{CLIENT_CLOCK_SKEW, MAX_HEADER_CHARS};
 use crate::protocol::body::EncodedBody;
 use crate::protocol::model_ref::ModelRef;
 use crate::protocol::properties::{CONTENT_TYPE_BINARY, CONTENT_TYPE_COMPACT, Message, Properties, TYPE_REQUEST};
@@ -148,6 +148,9 @@ impl ProducerKeys {
             exp: now.plus(draft.lifetime),
         };
         let json = serde_json::to_vec(&header).map_err(|error| SealError::Failed(error.to_string()))?;
+        if (json.len() * 4).div_ceil(3) > MAX_HEADER_CHARS {
+            return Err(SealError::Failed(format!("the header has more than {MAX_HEADER_CHARS} characters")));
+        }
         let (framing, content_type) = framing(body);
         let sealed = jwe::seal(framing, &self.request.wrapping, &json, &body.bytes)
             .map_err(|error| SealError::Failed(error.to_string()))?;
@@ -188,7 +191,7 @@ impl ProducerKeys {
             Some(_) | None => return Err(ReplyRejected::Envelope),
         };
         let parts = Parts::parse(framing, &message.body).map_err(|_| ReplyRejected::Envelope)?;
-        let header = parts.header_json().ok().and_then(|json| serde_json::from_slice::<ReplyHeader>(&json).ok());
+        let header = parts.header_json().ok().and_then(|json| ReplyHeader::read(&json));
         let header = header.filter(ReplyHeader::is_pinned).ok_or(ReplyRejected::Envelope)?;
         let key = self.ring.key(&header.kid).filter(|key| key.direction == Direction::Response && !key.is_revoked());
         let content_key = key.and_then(|key| parts.unwrap_key(&key.wrapping).ok()).ok_or(ReplyRejected::Envelope)?;
