@@ -7,36 +7,12 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use inferq::broker::{Address, Consumer, Delivery, PublishError, Publisher, Verdict};
+use inferq::broker::{Address, Consumer, PublishError, Publisher, Verdict};
 use inferq::protocol::properties::{HeaderValue, Message, Properties};
 use support::brokers::{MODEL, TestBroker, names};
-use support::{QUIET, id_of, message, soon};
-use tokio::time::{Instant, timeout};
-
-fn jobs() -> Address {
-    Address::new(&names().jobs_exchange(), MODEL)
-}
-
-fn job_queue() -> Vec<String> {
-    vec![names().job_queue(MODEL)]
-}
-
-async fn next(consumer: &mut impl Consumer) -> Delivery {
-    soon("a delivery", consumer.next()).await.expect("the consumer is not stopped")
-}
-
-async fn nothing_comes(consumer: &mut impl Consumer) {
-    if let Ok(delivery) = timeout(QUIET, consumer.next()).await {
-        panic!("unexpected: {delivery:?}");
-    }
-}
-
-/// Acknowledges a delivery by the only proof there is: a confirmed publish, here a dead letter.
-async fn acknowledge(delivery: Delivery, publisher: &impl Publisher) {
-    let (message, receipt) = delivery.split();
-    let confirmed = publisher.publish(&names().undeliverable(), message).await.unwrap();
-    receipt.settle(Verdict::Ack(confirmed));
-}
+use support::steps::{acknowledge, job_queue, jobs, next, nothing_comes};
+use support::{id_of, message, soon};
+use tokio::time::Instant;
 
 async fn a_message_arrives_as_it_was_published<B: TestBroker>() {
     let broker = B::fresh(|_| {}).await;

@@ -160,13 +160,19 @@ impl From<ConnectError> for Failure {
     fn from(error: ConnectError) -> Self {
         let exit = match &error {
             ConnectError::Uri(_) => Exit::Invalid,
-            ConnectError::NoAnswer { .. } | ConnectError::Declare { .. } | ConnectError::Broken(_) => Exit::Broker,
+            ConnectError::NoAnswer { .. }
+            | ConnectError::Refused { .. }
+            | ConnectError::Silent { .. }
+            | ConnectError::Declare { .. }
+            | ConnectError::Broken(_) => Exit::Broker,
         };
         let help = match &error {
             ConnectError::Uri(_) => "set broker.url, or INFERQ_AMQP_URL, to amqp://user:password@host:port/vhost",
             ConnectError::NoAnswer { .. } | ConnectError::Broken(_) => {
-                "check that the broker runs, and user, password and vhost in broker.url (or INFERQ_AMQP_URL)"
+                "check that the broker runs, and host and port in broker.url (or INFERQ_AMQP_URL)"
             }
+            ConnectError::Refused { .. } => "check user, password and vhost in broker.url (or INFERQ_AMQP_URL)",
+            ConnectError::Silent { .. } => "look at the broker's log and load; broker.connect_timeout_ms is the limit",
             ConnectError::Declare { .. } => {
                 "`inferq topology show` prints what is declared; set the key back, or drain and delete the queue that differs"
             }

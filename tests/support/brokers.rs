@@ -35,7 +35,8 @@ pub fn names() -> Names {
     Names::new("inferq")
 }
 
-fn topology(settings: &BrokerSettings) -> Topology {
+/// The topology of one model.
+pub fn topology(settings: &BrokerSettings) -> Topology {
     Topology::for_models(settings, &[MODEL.to_owned()])
 }
 

@@ -4,6 +4,7 @@
 
 pub mod brokers;
 pub mod rabbitmq;
+pub mod steps;
 
 use std::time::Duration;
 

@@ -66,6 +66,15 @@ impl Node {
         VirtualHost { node: self, name: format!("t{number}") }
     }
 
+    /// Has the node write to disk which queues there are.
+    ///
+    /// A node buffers its definitions, and Ra its directory of quorum queues, for some time (Mnesia's log and a DETS table
+    /// in 3.10). One that is killed before starts its youngest quorum queues from scratch, empty and without ever electing a
+    /// leader: publishes to them wait for ever. Messages are written at once; that is another matter.
+    pub async fn sync_definitions(&self) {
+        self.control(&["eval", "[dets:sync(Table) || Table <- dets:all()], catch mnesia:sync_log()."]).await;
+    }
+
     /// Ends the node as a crash would.
     pub async fn kill(&self) {
         self.run_script(&["kill"], &[]).await;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use lapin::{Channel, Connection, ConnectionProperties};
+use lapin::{Channel, Connection, ConnectionProperties, ErrorKind};
 use tokio::time::timeout;
 
 use super::uri::{BrokerUri, UriError};
@@ -20,6 +20,22 @@ pub enum ConnectError {
         uri: String,
         /// What the system or the clock says.
         reason: String,
+    },
+    /// Somebody answers, and does not let this user in or does not know the virtual host.
+    #[error("the broker at {uri} refused the connection: {reason}")]
+    Refused {
+        /// Where, without the password.
+        uri: String,
+        /// The broker's words.
+        reason: String,
+    },
+    /// The broker let us in, and then did not answer in time.
+    #[error("the broker did not answer within {limit:?}: {what}")]
+    Silent {
+        /// What was asked.
+        what: String,
+        /// How long was waited.
+        limit: Duration,
     },
     /// An exchange or queue exists with other arguments, or may not be declared.
     #[error("{what} cannot be declared: {reason}")]
@@ -40,7 +56,8 @@ impl ConnectError {
     pub fn is_lasting(&self) -> bool {
         match self {
             Self::Uri(_) | Self::Declare { .. } => true,
-            Self::NoAnswer { .. } | Self::Broken(_) => false,
+            // A password or virtual host is set right at the broker as often as here.
+            Self::NoAnswer { .. } | Self::Refused { .. } | Self::Silent { .. } | Self::Broken(_) => false,
         }
     }
 }
@@ -52,8 +69,34 @@ pub(super) async fn connect(uri: &BrokerUri, name: &str, limit: Duration) -> Res
     let no_answer = |reason: String| ConnectError::NoAnswer { uri: uri.to_string(), reason };
     match timeout(limit, Connection::connect_uri(uri.to_lapin(), properties)).await {
         Ok(Ok(connection)) => Ok(connection),
-        Ok(Err(error)) => Err(no_answer(error.to_string())),
+        Ok(Err(error)) => Err(match error.kind() {
+            ErrorKind::ProtocolError(fault) => {
+                ConnectError::Refused { uri: uri.to_string(), reason: fault.get_message().to_string() }
+            }
+            _ => no_answer(error.to_string()),
+        }),
         Err(_) => Err(no_answer(format!("no answer within {limit:?}"))),
+    }
+}
+
+/// Waits for the broker's answer to `request`, `limit` at most; `what` says what was asked for.
+///
+/// A request that the broker refuses costs its channel, and the words name the reason, such as the argument that differs.
+/// What costs the connection is no fault of the request.
+pub(super) async fn answered<T>(
+    limit: Duration,
+    what: impl FnOnce() -> String,
+    request: impl Future<Output = lapin::Result<T>>,
+) -> Result<T, ConnectError> {
+    match timeout(limit, request).await {
+        Ok(Ok(answer)) => Ok(answer),
+        Ok(Err(error)) => Err(match error.kind() {
+            ErrorKind::ProtocolError(fault) if error.is_amqp_soft_error() => {
+                ConnectError::Declare { what: what(), reason: fault.get_message().to_string() }
+            }
+            _ => ConnectError::Broken(error),
+        }),
+        Err(_) => Err(ConnectError::Silent { what: what(), limit }),
     }
 }
 

@@ -8,6 +8,7 @@ use lapin::options::BasicCancelOptions;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
+use super::connect::answered;
 use super::session::Outlet;
 use super::supervisor::{Phase, reached};
 use super::{Connectivity, convert};
@@ -110,7 +111,9 @@ pub(super) async fn forward(
         }
     }
     let tag = stream.tag();
-    channel.basic_cancel(tag, BasicCancelOptions { nowait: false }).await.map_err(|error| error.to_string())?;
+    let cancelled = channel.basic_cancel(tag, BasicCancelOptions { nowait: false });
+    let what = || format!("the end of the consumer of queue `{queue}`");
+    answered(outlet.limit, what, cancelled).await.map_err(|error| error.to_string())?;
     while let Some(Ok(delivery)) = stream.next().await {
         translate(delivery, Arc::clone(&queue), outlet.settlements.clone()).receipt.give_back();
     }

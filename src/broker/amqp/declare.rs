@@ -1,4 +1,8 @@
 //! Declares a topology: every exchange, queue and binding, or an error that names which argument differs.
+//!
+//! Called for each session and by `inferq topology`. Changes nothing that stands.
+
+use std::time::Duration;
 
 use lapin::options::{
     ExchangeDeclareOptions, ExchangeDeleteOptions, QueueBindOptions, QueueDeclareOptions, QueueDeleteOptions,
@@ -6,12 +10,13 @@ use lapin::options::{
 use lapin::types::{AMQPValue, FieldTable};
 use lapin::{Connection, ExchangeKind};
 
-use super::connect::{ConnectError, close_channel};
+use super::connect::{ConnectError, answered, close_channel};
 use crate::broker::topology::{Argument, Queue, Topology};
 
-/// Declares all of `topology` on a channel of its own; declaring again what stands changes nothing.
-pub(super) async fn declare(connection: &Connection, topology: &Topology) -> Result<(), ConnectError> {
-    let channel = connection.create_channel().await?;
+/// Declares all of `topology` on a channel of its own; declaring again what stands changes nothing. Each answer is waited
+/// for as long as `limit`.
+pub(super) async fn declare(connection: &Connection, topology: &Topology, limit: Duration) -> Result<(), ConnectError> {
+    let channel = answered(limit, || "a channel".to_owned(), connection.create_channel()).await?;
     for exchange in &topology.exchanges {
         let options = ExchangeDeclareOptions {
             passive: false,
@@ -20,53 +25,46 @@ pub(super) async fn declare(connection: &Connection, topology: &Topology) -> Res
             internal: false,
             nowait: false,
         };
-        channel
-            .exchange_declare(exchange.as_str().into(), ExchangeKind::Direct, options, FieldTable::default())
-            .await
-            .map_err(|error| refused(format!("exchange `{exchange}`"), &error))?;
+        let (name, kind) = (exchange.as_str().into(), ExchangeKind::Direct);
+        let declared = channel.exchange_declare(name, kind, options, FieldTable::default());
+        answered(limit, || format!("exchange `{exchange}`"), declared).await?;
     }
     for queue in &topology.queues {
-        declare_queue(&channel, queue).await?;
+        declare_queue(&channel, queue, limit).await?;
     }
     close_channel(&channel).await;
     Ok(())
 }
 
 /// Deletes all of `topology`; what does not stand is no error.
-pub(super) async fn delete(connection: &Connection, topology: &Topology) -> Result<(), ConnectError> {
-    let channel = connection.create_channel().await?;
+pub(super) async fn delete(connection: &Connection, topology: &Topology, limit: Duration) -> Result<(), ConnectError> {
+    let channel = answered(limit, || "a channel".to_owned(), connection.create_channel()).await?;
     for queue in &topology.queues {
         let options = QueueDeleteOptions { if_unused: false, if_empty: false, nowait: false };
-        channel.queue_delete(queue.name.as_str().into(), options).await?;
+        let deleted = channel.queue_delete(queue.name.as_str().into(), options);
+        answered(limit, || format!("queue `{}`", queue.name), deleted).await?;
     }
     for exchange in &topology.exchanges {
         let options = ExchangeDeleteOptions { if_unused: false, nowait: false };
-        channel.exchange_delete(exchange.as_str().into(), options).await?;
+        let deleted = channel.exchange_delete(exchange.as_str().into(), options);
+        answered(limit, || format!("exchange `{exchange}`"), deleted).await?;
     }
     close_channel(&channel).await;
     Ok(())
 }
 
-async fn declare_queue(channel: &lapin::Channel, queue: &Queue) -> Result<(), ConnectError> {
+async fn declare_queue(channel: &lapin::Channel, queue: &Queue, limit: Duration) -> Result<(), ConnectError> {
     let name = &queue.name;
     let options =
         QueueDeclareOptions { passive: false, durable: true, exclusive: false, auto_delete: false, nowait: false };
-    channel
-        .queue_declare(name.as_str().into(), options, arguments(queue))
-        .await
-        .map_err(|error| refused(format!("queue `{name}`"), &error))?;
+    let declared = channel.queue_declare(name.as_str().into(), options, arguments(queue));
+    answered(limit, || format!("queue `{name}`"), declared).await?;
     for binding in &queue.bindings {
         let (exchange, key) = (binding.exchange.as_str(), binding.routing_key.as_str());
-        channel
-            .queue_bind(
-                name.as_str().into(),
-                exchange.into(),
-                key.into(),
-                QueueBindOptions { nowait: false },
-                FieldTable::default(),
-            )
-            .await
-            .map_err(|error| refused(format!("binding of queue `{name}` to exchange `{exchange}`"), &error))?;
+        let options = QueueBindOptions { nowait: false };
+        let bound =
+            channel.queue_bind(name.as_str().into(), exchange.into(), key.into(), options, FieldTable::default());
+        answered(limit, || format!("binding of queue `{name}` to exchange `{exchange}`"), bound).await?;
     }
     Ok(())
 }
@@ -81,13 +79,4 @@ fn arguments(queue: &Queue) -> FieldTable {
         table.insert((*name).into(), value);
     }
     table
-}
-
-/// The broker closes the channel with words that name the argument, what stands and what came. Everything else, such as
-/// a broken connection, is no fault of the declaration.
-fn refused(what: String, error: &lapin::Error) -> ConnectError {
-    match error.kind() {
-        lapin::ErrorKind::ProtocolError(fault) => ConnectError::Declare { what, reason: fault.to_string() },
-        _ => ConnectError::Broken(error.clone()),
-    }
 }

@@ -64,7 +64,7 @@ impl LetterBox {
         let found = taking.queue_declare(queue.into(), passive, FieldTable::default()).await.map_err(|error| {
             ConnectError::Declare { what: format!("queue `{queue}` is not there; it"), reason: error.to_string() }
         })?;
-        let publishing = confirm_channel(&connection).await?;
+        let publishing = confirm_channel(&connection, settings.connect_timeout).await?;
         let left = found.message_count();
         let publish_timeout = settings.publish_timeout;
         Ok(Self { queue: queue.to_owned(), connection, taking, publishing, publish_timeout, left })

@@ -83,8 +83,10 @@ pub fn start(
     subscription: Subscription,
 ) -> Result<(AmqpConsumer, AmqpPublisher, watch::Receiver<Connectivity>), UriError> {
     let (publishes, requests) = mpsc::channel(MAX_CONFIRMS_IN_FLIGHT);
-    let publisher = AmqpPublisher::new(publishes, settings.publish_timeout);
-    let (consumer, connectivity) = supervised(settings, subscription, Some(Arc::new(Mutex::new(requests))))?;
+    let (blocked, blocking) = watch::channel(false);
+    let publisher = AmqpPublisher::new(publishes, settings.publish_timeout, blocking);
+    let publishing = supervisor::Publishing { requests: Arc::new(Mutex::new(requests)), blocked };
+    let (consumer, connectivity) = supervised(settings, subscription, Some(publishing))?;
     Ok((consumer, publisher, connectivity))
 }
 
@@ -102,7 +104,7 @@ pub fn consume(
 fn supervised(
     settings: &BrokerSettings,
     subscription: Subscription,
-    requests: Option<publisher::Requests>,
+    publishing: Option<supervisor::Publishing>,
 ) -> Result<(AmqpConsumer, watch::Receiver<Connectivity>), UriError> {
     let prefetch = settings.prefetch.clamp(1, MAX_PREFETCH);
     let config = Config {
@@ -120,7 +122,7 @@ fn supervised(
     let (phase, phases) = watch::channel(supervisor::Phase::Running);
     let starting = Connectivity::Connecting { reason: String::new(), failures: 0 };
     let (connectivity, connectivities) = watch::channel(starting);
-    let links = supervisor::Links { deliveries, requests, phases, connectivity };
+    let links = supervisor::Links { deliveries, publishing, phases, connectivity };
     let supervisor = tokio::spawn(supervisor::supervise(config, links));
     Ok((AmqpConsumer::new(delivered, phase, connectivities.clone(), supervisor), connectivities))
 }
@@ -132,7 +134,7 @@ fn supervised(
 pub async fn apply(settings: &BrokerSettings, topology: &Topology) -> Result<(), ConnectError> {
     let uri = BrokerUri::parse(&settings.url, settings.heartbeat)?;
     let connection = connect::connect(&uri, "inferq topology", settings.connect_timeout).await?;
-    declare::declare(&connection, topology).await?;
+    declare::declare(&connection, topology, settings.connect_timeout).await?;
     connect::close(&connection).await;
     Ok(())
 }
@@ -144,7 +146,7 @@ pub async fn apply(settings: &BrokerSettings, topology: &Topology) -> Result<(),
 pub async fn remove(settings: &BrokerSettings, topology: &Topology) -> Result<(), ConnectError> {
     let uri = BrokerUri::parse(&settings.url, settings.heartbeat)?;
     let connection = connect::connect(&uri, "inferq topology", settings.connect_timeout).await?;
-    declare::delete(&connection, topology).await?;
+    declare::delete(&connection, topology, settings.connect_timeout).await?;
     connect::close(&connection).await;
     Ok(())
 }

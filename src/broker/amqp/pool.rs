@@ -33,16 +33,39 @@ impl managed::Manager for Channels {
     async fn create(&self) -> Result<Channel, ConnectError> {
         let mut connection = self.connection.lock().await;
         if let Some(standing) = connection.as_ref().filter(|connection| connection.status().connected()) {
-            return confirm_channel(standing).await;
+            return confirm_channel(standing, self.connect_timeout).await;
         }
         let fresh = connect(&self.uri, "inferq client", self.connect_timeout).await?;
-        let channel = confirm_channel(&fresh).await?;
+        let channel = confirm_channel(&fresh, self.connect_timeout).await?;
         *connection = Some(fresh);
         Ok(channel)
     }
 
     async fn recycle(&self, channel: &mut Channel, _: &Metrics) -> RecycleResult<ConnectError> {
         if channel.status().connected() { Ok(()) } else { Err(RecycleError::message("the channel is closed")) }
+    }
+}
+
+/// A channel of the pool with a publish under way. Dropped before the publish is decided, because its caller gave up or
+/// the channel failed, it does not go back: its confirm and its returned message would be taken for the next publish's.
+struct Borrowed(Option<managed::Object<Channels>>);
+
+impl Borrowed {
+    fn channel(&self) -> Result<&Channel, PublishError> {
+        self.0.as_deref().ok_or_else(|| PublishError::Unavailable("the channel was given back".to_owned()))
+    }
+
+    fn give_back(mut self) {
+        drop(self.0.take());
+    }
+}
+
+impl Drop for Borrowed {
+    fn drop(&mut self) {
+        if let Some(channel) = self.0.take() {
+            // lapin closes a channel when its last handle is dropped.
+            drop(managed::Object::take(channel));
+        }
     }
 }
 
@@ -59,13 +82,11 @@ impl ChannelPool {
     /// # Errors
     /// When the settings' URL is none, or the pool's size is 0.
     pub fn new(settings: &BrokerSettings) -> Result<Self, ConnectError> {
-        let channels = Channels {
-            uri: BrokerUri::parse(&settings.url, settings.heartbeat)?,
-            connect_timeout: settings.connect_timeout,
-            connection: Mutex::new(None),
-        };
+        let uri = BrokerUri::parse(&settings.url, settings.heartbeat)?;
+        let shown = uri.to_string();
+        let channels = Channels { uri, connect_timeout: settings.connect_timeout, connection: Mutex::new(None) };
         let pool = Pool::builder(channels).max_size(settings.publisher_channels.max(1)).build().map_err(|error| {
-            ConnectError::NoAnswer { uri: String::new(), reason: format!("the channel pool: {error}") }
+            ConnectError::NoAnswer { uri: shown.clone(), reason: format!("the channel pool: {error}") }
         })?;
         Ok(Self { pool, limit: settings.publish_timeout })
     }
@@ -78,7 +99,10 @@ impl ChannelPool {
         match self.pool.get().await {
             Ok(_channel) => Ok(()),
             Err(managed::PoolError::Backend(error)) => Err(error),
-            Err(error) => Err(ConnectError::NoAnswer { uri: String::new(), reason: error.to_string() }),
+            Err(error) => {
+                let uri = self.pool.manager().uri.to_string();
+                Err(ConnectError::NoAnswer { uri, reason: error.to_string() })
+            }
         }
     }
 
@@ -97,9 +121,11 @@ impl ChannelPool {
 
     async fn publish_on_a_channel(&self, address: &Address, message: &Message) -> Result<Confirmed, PublishError> {
         let unavailable = |reason: String| PublishError::Unavailable(reason);
-        let channel = self.pool.get().await.map_err(|error| unavailable(error.to_string()))?;
-        let confirm = publish_one(&channel, address, message).await.map_err(unavailable)?;
-        match confirm.await.map_err(|error| unavailable(error.to_string()))? {
+        let borrowed = Borrowed(Some(self.pool.get().await.map_err(|error| unavailable(error.to_string()))?));
+        let confirm = publish_one(borrowed.channel()?, address, message).await.map_err(unavailable)?;
+        let confirmation = confirm.await.map_err(|error| unavailable(error.to_string()))?;
+        borrowed.give_back();
+        match confirmation {
             Confirmation::Ack(None) => Ok(Confirmed::by_broker()),
             Confirmation::Ack(Some(_)) => Err(returned_error(address)),
             Confirmation::Nack(_) => Err(PublishError::Refused { routing_key: Arc::clone(&address.routing_key) }),

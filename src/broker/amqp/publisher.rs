@@ -10,11 +10,12 @@ use std::time::Duration;
 
 use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
 use lapin::{Channel, Confirmation, Connection, PublisherConfirm};
-use tokio::sync::{Mutex, mpsc, oneshot};
-use tokio::time::timeout;
+use tokio::sync::{Mutex, mpsc, oneshot, watch};
+use tokio::time::sleep;
 
-use super::connect::ConnectError;
+use super::connect::{ConnectError, answered};
 use super::convert;
+use super::supervisor::Publishing;
 use crate::broker::{Address, Confirmed, PublishError, Publisher};
 use crate::limits::MAX_PUBLISH_BATCH;
 use crate::protocol::properties::Message;
@@ -37,11 +38,12 @@ pub(super) struct PublishRequest {
 pub struct AmqpPublisher {
     requests: mpsc::Sender<PublishRequest>,
     limit: Duration,
+    blocked: watch::Receiver<bool>,
 }
 
 impl AmqpPublisher {
-    pub(super) fn new(requests: mpsc::Sender<PublishRequest>, limit: Duration) -> Self {
-        Self { requests, limit }
+    pub(super) fn new(requests: mpsc::Sender<PublishRequest>, limit: Duration, blocked: watch::Receiver<bool>) -> Self {
+        Self { requests, limit, blocked }
     }
 }
 
@@ -58,27 +60,46 @@ impl Publisher for AmqpPublisher {
             answered.await.map_err(gone)?
         };
         // A request whose caller has given up is not published any more: see `publish_requests`.
-        timeout(self.limit, published).await.unwrap_or(Err(PublishError::TimedOut(self.limit)))
+        let published = patiently(self.limit, self.blocked.clone(), published).await;
+        published.unwrap_or(Err(PublishError::TimedOut(self.limit)))
+    }
+}
+
+/// Waits for `published`, `limit` at most, not counting the time in which the broker blocks publishing.
+///
+/// An alarm of the broker can last for hours. Giving up would deliver every job again and again, each time nearer to its
+/// delivery limit, until innocent jobs are dead letters; and the prefetch bounds what waits.
+async fn patiently<F: Future>(limit: Duration, mut blocked: watch::Receiver<bool>, published: F) -> Option<F::Output> {
+    tokio::pin!(published);
+    loop {
+        let is_blocked = *blocked.borrow_and_update();
+        tokio::select! {
+            output = &mut published => return Some(output),
+            () = sleep(limit), if !is_blocked => return None,
+            Ok(()) = blocked.changed() => {}
+        }
     }
 }
 
 /// A channel on which every publish is confirmed.
-pub(super) async fn confirm_channel(connection: &Connection) -> Result<Channel, ConnectError> {
-    let channel = connection.create_channel().await?;
-    channel.confirm_select(ConfirmSelectOptions { nowait: false }).await?;
+pub(super) async fn confirm_channel(connection: &Connection, limit: Duration) -> Result<Channel, ConnectError> {
+    let channel = answered(limit, || "a channel".to_owned(), connection.create_channel()).await?;
+    let confirming = channel.confirm_select(ConfirmSelectOptions { nowait: false });
+    answered(limit, || "publisher confirms".to_owned(), confirming).await?;
     Ok(channel)
 }
 
 /// Publishes requests on `channel`, a batch at a time, until the channel fails or nobody requests any more.
-pub(super) async fn publish_requests(channel: Channel, requests: Requests, limit: Duration) -> Result<(), String> {
+pub(super) async fn publish_requests(channel: Channel, publishing: Publishing, limit: Duration) -> Result<(), String> {
+    let Publishing { requests, blocked } = publishing;
     let mut batch = Vec::with_capacity(MAX_PUBLISH_BATCH);
     loop {
         if requests.lock().await.recv_many(&mut batch, MAX_PUBLISH_BATCH).await == 0 {
             return Ok(());
         }
         batch.retain(|request: &PublishRequest| !request.answer.is_closed());
-        let published = timeout(limit, publish_batch(&channel, &batch)).await;
-        let decided = published.unwrap_or_else(|_| Err(format!("a batch was not confirmed within {limit:?}")));
+        let published = patiently(limit, blocked.subscribe(), publish_batch(&channel, &batch)).await;
+        let decided = published.unwrap_or_else(|| Err(format!("a batch was not confirmed within {limit:?}")));
         match decided {
             Ok(answers) => answer_all(&mut batch, answers),
             Err(reason) => {
@@ -165,4 +186,37 @@ pub(super) async fn publish_one(
         )
         .await
         .map_err(|error| error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIMIT: Duration = Duration::from_secs(10);
+
+    #[tokio::test(start_paused = true)]
+    async fn a_publish_is_given_up_after_its_limit() {
+        let (_blocked, blocking) = watch::channel(false);
+        let began = tokio::time::Instant::now();
+        assert_eq!(patiently(LIMIT, blocking, std::future::pending::<()>()).await, None);
+        assert_eq!(began.elapsed(), LIMIT);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn time_in_which_the_broker_blocks_does_not_count() {
+        let (blocked, blocking) = watch::channel(false);
+        let began = tokio::time::Instant::now();
+        let alarm = async {
+            sleep(LIMIT / 2).await;
+            blocked.send_replace(true);
+            sleep(LIMIT * 100).await;
+            blocked.send_replace(false);
+            std::future::pending::<()>().await;
+        };
+        tokio::select! {
+            given_up = patiently(LIMIT, blocking, std::future::pending::<()>()) => assert_eq!(given_up, None),
+            () = alarm => {}
+        }
+        assert_eq!(began.elapsed(), LIMIT / 2 + LIMIT * 100 + LIMIT);
+    }
 }

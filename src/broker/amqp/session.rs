@@ -3,15 +3,17 @@
 //!
 //! Anything that goes wrong ends the whole session; the supervisor opens the next.
 
+use std::time::Duration;
+
 use futures_util::{Stream, StreamExt as _};
 use lapin::options::{BasicConsumeOptions, BasicQosOptions};
 use lapin::types::FieldTable;
 use lapin::{Channel, Connection, Event};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
 use super::Config;
-use super::connect::{ConnectError, close, close_channel, connect};
+use super::connect::{ConnectError, answered, close, close_channel, connect};
 use super::consumer::forward;
 use super::declare::declare;
 use super::publisher::{confirm_channel, publish_requests};
@@ -43,38 +45,41 @@ impl Session {
         let consuming_name = format!("{} consumer", config.connection_name);
         let consuming = connect(&config.uri, &consuming_name, config.connect_timeout).await?;
         let mut watchers = JoinSet::new();
-        watchers.spawn(broken("consumer", consuming.events_listener()));
-        declare(&consuming, &config.topology).await?;
+        watchers.spawn(broken("consumer", consuming.events_listener(), None));
+        declare(&consuming, &config.topology, config.connect_timeout).await?;
 
         let mut publishers = JoinSet::new();
         let mut channels = Vec::new();
-        let publishing = match &links.requests {
-            Some(requests) => {
+        let publishing = match &links.publishing {
+            Some(publishing) => {
                 let (connection, opened) = open_publishing(config).await?;
-                watchers.spawn(broken("publisher", connection.events_listener()));
+                publishing.blocked.send_replace(false);
+                watchers.spawn(broken("publisher", connection.events_listener(), Some(publishing.blocked.clone())));
                 for channel in &opened {
-                    publishers.spawn(publish_requests(channel.clone(), requests.clone(), config.publish_timeout));
+                    publishers.spawn(publish_requests(channel.clone(), publishing.clone(), config.publish_timeout));
                 }
                 channels.extend(opened);
                 Some(connection)
             }
             None => None,
         };
-        let channel = consuming.create_channel().await?;
+        let limit = config.connect_timeout;
+        let channel = answered(limit, || "a channel".to_owned(), consuming.create_channel()).await?;
         // Per consumer, and before the first of them: quorum queues know no other form.
-        channel.basic_qos(config.prefetch, BasicQosOptions { global: false }).await?;
+        let prefetch = channel.basic_qos(config.prefetch, BasicQosOptions { global: false });
+        answered(limit, || "the prefetch".to_owned(), prefetch).await?;
         let (settlements, settled) =
             mpsc::channel(usize::from(config.prefetch).saturating_mul(config.queues.len().max(1)));
         let mut settling = JoinSet::new();
-        settling.spawn(settle(channel.clone(), settled));
+        settling.spawn(settle(channel.clone(), settled, config.publish_timeout));
         let mut forwarders = JoinSet::new();
         for queue in &config.queues {
-            let stream = consume(&channel, queue).await?;
+            let stream = consume(&channel, queue, limit).await?;
             forwarders.spawn(forward(
                 channel.clone(),
                 stream,
                 queue.as_str().into(),
-                Outlet { deliveries: links.deliveries.clone(), settlements: settlements.clone() },
+                Outlet { deliveries: links.deliveries.clone(), settlements: settlements.clone(), limit },
                 links.phases.clone(),
             ));
         }
@@ -109,23 +114,22 @@ impl Session {
     /// Until the forwarders have ended on request.
     async fn consume_until_stopped(&mut self, links: &Links) -> Result<(), String> {
         let stopping = || *links.phases.borrow() > Phase::Running;
+        let mut phases = links.phases.clone();
         loop {
             tokio::select! {
+                () = reached(&mut phases, Phase::Stopping), if self.forwarders.is_empty() => return Ok(()),
                 Some(ended) = self.forwarders.join_next() => match ended {
                     Ok(Ok(())) if stopping() => {}
                     other => return Err(reason("a consumer", other)),
                 },
-                // It ends by itself when the last forwarder and the last receipt are gone, maybe before that is noticed.
+                // It ends by itself when the last forwarder and the last receipt are gone, maybe before that is noticed; and at
+                // once where nothing is consumed.
                 Some(ended) = self.settling.join_next() => match ended {
-                    Ok(Ok(())) if stopping() => {}
+                    Ok(Ok(())) if stopping() || self.forwarders.is_empty() => {}
                     other => return Err(reason("the acknowledgements", other)),
                 },
                 Some(ended) = self.publishers.join_next() => publishing_ended(ended)?,
                 Some(ended) = self.watchers.join_next() => return Err(ended.unwrap_or_else(|error| error.to_string())),
-                else => return Ok(()),
-            }
-            if self.forwarders.is_empty() {
-                return Ok(());
             }
         }
     }
@@ -157,7 +161,7 @@ async fn open_publishing(config: &Config) -> Result<(Connection, Vec<Channel>), 
     let connection = connect(&config.uri, &name, config.connect_timeout).await?;
     let mut channels = Vec::with_capacity(PUBLISHING_CHANNELS);
     for _ in 0..PUBLISHING_CHANNELS {
-        channels.push(confirm_channel(&connection).await?);
+        channels.push(confirm_channel(&connection, config.connect_timeout).await?);
     }
     Ok((connection, channels))
 }
@@ -166,12 +170,15 @@ async fn open_publishing(config: &Config) -> Result<(Connection, Vec<Channel>), 
 pub(super) struct Outlet {
     pub(super) deliveries: mpsc::Sender<crate::broker::Delivery>,
     pub(super) settlements: mpsc::Sender<Settled>,
+    /// How long the broker may take to end the consumer.
+    pub(super) limit: Duration,
 }
 
-async fn consume(channel: &Channel, queue: &str) -> Result<lapin::Consumer, ConnectError> {
+async fn consume(channel: &Channel, queue: &str, limit: Duration) -> Result<lapin::Consumer, ConnectError> {
     let options = BasicConsumeOptions { no_local: false, no_ack: false, exclusive: false, nowait: false };
     let consumer_tag = format!("inferq.{queue}.{}", uuid::Uuid::new_v4().simple());
-    Ok(channel.basic_consume(queue.into(), consumer_tag.as_str().into(), options, FieldTable::default()).await?)
+    let consumer = channel.basic_consume(queue.into(), consumer_tag.as_str().into(), options, FieldTable::default());
+    answered(limit, || format!("consumer of queue `{queue}`"), consumer).await
 }
 
 /// A publishing channel ends by itself only when every publisher is dropped: whoever only consumes needs none.
@@ -182,14 +189,25 @@ fn publishing_ended(ended: Result<Result<(), String>, tokio::task::JoinError>) -
     }
 }
 
-/// Resolves when a connection reports an error or its end.
-async fn broken(connection: &'static str, events: impl Stream<Item = Event>) -> String {
+/// Resolves when a connection reports an error or its end. Meanwhile `blocked` follows what the broker says.
+async fn broken(
+    connection: &'static str,
+    events: impl Stream<Item = Event>,
+    blocked: Option<watch::Sender<bool>>,
+) -> String {
+    let say = |now| blocked.as_ref().map(|blocked| blocked.send_replace(now));
     let mut events = std::pin::pin!(events);
     while let Some(event) = events.next().await {
         match event {
             Event::Error(error) => return format!("the {connection} connection broke: {error}"),
-            Event::ConnectionBlocked(why) => tracing::warn!(connection, why, "the broker blocks this connection"),
-            Event::ConnectionUnblocked => tracing::info!(connection, "the broker no longer blocks this connection"),
+            Event::ConnectionBlocked(why) => {
+                say(true);
+                tracing::warn!(connection, why, "the broker blocks this connection");
+            }
+            Event::ConnectionUnblocked => {
+                say(false);
+                tracing::info!(connection, "the broker no longer blocks this connection");
+            }
             _ => {}
         }
     }

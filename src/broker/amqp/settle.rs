@@ -4,11 +4,12 @@
 //! settled; a straggler in the middle is acknowledged singly once it has waited `ACK_COALESCE`.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use lapin::Channel;
 use lapin::options::{BasicAckOptions, BasicNackOptions, BasicRejectOptions};
 use tokio::sync::mpsc;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep_until, timeout};
 
 use crate::broker::receipt::{Settled, Settlement};
 use crate::limits::ACK_COALESCE;
@@ -16,8 +17,12 @@ use crate::limits::ACK_COALESCE;
 /// Settlements handled before the gathered acknowledgements are sent.
 const GATHER: usize = 256;
 
-/// Applies settlements until every receipt of the channel is gone.
-pub(super) async fn settle(channel: Channel, mut settlements: mpsc::Receiver<Settled>) -> Result<(), String> {
+/// Applies settlements until every receipt of the channel is gone; each may take as long as `limit` to be sent.
+pub(super) async fn settle(
+    channel: Channel,
+    mut settlements: mpsc::Receiver<Settled>,
+    limit: Duration,
+) -> Result<(), String> {
     let mut acks = Acks::default();
     let mut gathered = Vec::with_capacity(GATHER);
     loop {
@@ -32,23 +37,30 @@ pub(super) async fn settle(channel: Channel, mut settlements: mpsc::Receiver<Set
                 Settlement::Requeue => {
                     acks.settled(tag, None);
                     let options = BasicRejectOptions { requeue: true };
-                    channel.basic_reject(tag, options).await.map_err(|error| error.to_string())?;
+                    sent(limit, channel.basic_reject(tag, options)).await?;
                 }
                 Settlement::Return => {
                     acks.settled(tag, None);
                     let options = BasicNackOptions { multiple: false, requeue: true };
-                    channel.basic_nack(tag, options).await.map_err(|error| error.to_string())?;
+                    sent(limit, channel.basic_nack(tag, options)).await?;
                 }
             }
         }
         let now = Instant::now();
         let frames = if open { acks.take_due(now) } else { acks.take_due(now + ACK_COALESCE) };
         for Frame { tag, multiple } in frames {
-            channel.basic_ack(tag, BasicAckOptions { multiple }).await.map_err(|error| error.to_string())?;
+            sent(limit, channel.basic_ack(tag, BasicAckOptions { multiple })).await?;
         }
         if !open {
             return Ok(());
         }
+    }
+}
+
+async fn sent(limit: Duration, frame: impl Future<Output = lapin::Result<()>>) -> Result<(), String> {
+    match timeout(limit, frame).await {
+        Ok(sent) => sent.map_err(|error| error.to_string()),
+        Err(_) => Err(format!("a settlement was not sent within {limit:?}")),
     }
 }
 

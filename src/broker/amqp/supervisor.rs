@@ -28,12 +28,20 @@ pub(super) async fn reached(phases: &mut watch::Receiver<Phase>, phase: Phase) {
     drop(reached);
 }
 
+/// What publishing takes beside a connection.
+#[derive(Debug, Clone)]
+pub(super) struct Publishing {
+    pub(super) requests: Requests,
+    /// Whether the broker takes no publishes for now: an alarm of its memory or disk.
+    pub(super) blocked: watch::Sender<bool>,
+}
+
 /// The ends of the channels that outlive a session.
 #[derive(Debug)]
 pub(super) struct Links {
     pub(super) deliveries: mpsc::Sender<Delivery>,
     /// `None` for a session that only consumes.
-    pub(super) requests: Option<Requests>,
+    pub(super) publishing: Option<Publishing>,
     pub(super) phases: watch::Receiver<Phase>,
     pub(super) connectivity: watch::Sender<Connectivity>,
 }

@@ -1,0 +1,14 @@
+//! What only a real broker can do: crash, close connections, lose queues, raise alarms, refuse.
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a test fails by panicking")]
+
+#[path = "amqp/alarm.rs"]
+mod alarm;
+#[path = "amqp/client.rs"]
+mod client;
+#[path = "amqp/declare.rs"]
+mod declare;
+#[path = "amqp/reach.rs"]
+mod reach;
+#[path = "amqp/recovery.rs"]
+mod recovery;
+mod support;

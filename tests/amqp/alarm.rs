@@ -1,0 +1,47 @@
+//! A broker that is short of memory takes no publishes; jobs must wait, not be delivered again and again.
+
+use std::time::Duration;
+
+use inferq::broker::{Consumer, Publisher, Verdict};
+use tokio::time::timeout;
+
+use crate::support::brokers::{MODEL, Rabbit, consuming, names};
+use crate::support::rabbitmq::Node;
+use crate::support::steps::{acknowledge, job_queue, jobs, next};
+use crate::support::{message, soon};
+
+#[tokio::test]
+async fn while_the_broker_blocks_publishes_wait_and_acknowledgements_go_on() {
+    let node = Node::start().await;
+    let mut rabbit = Rabbit::at(node.fresh_vhost());
+    rabbit.settings.publish_timeout = Duration::from_millis(500);
+    let (mut consumer, publisher, mut connectivity) = rabbit.start(&job_queue(), 4);
+    consuming(&mut connectivity).await;
+    for id in ["first", "second"] {
+        publisher.publish(&jobs(), message(id)).await.unwrap();
+    }
+    let first = next(&mut consumer).await;
+    let second = next(&mut consumer).await;
+    let proof = publisher.publish(&names().undeliverable(), message("first")).await.unwrap();
+
+    node.control(&["set_vm_memory_high_watermark", "absolute", "1MB"]).await;
+    let address = jobs();
+    let waiting = publisher.publish(&address, message("waits"));
+    tokio::pin!(waiting);
+    let six_timeouts = Duration::from_secs(3);
+    if let Ok(published) = timeout(six_timeouts, &mut waiting).await {
+        panic!("not waited for: {published:?}");
+    }
+    first.receipt.settle(Verdict::Ack(proof));
+    let acknowledged = async { while rabbit.vhost.depth(&names().job_queue(MODEL)).await != (0, 1) {} };
+    soon("the acknowledgement", acknowledged).await;
+
+    node.control(&["set_vm_memory_high_watermark", "absolute", "4GB"]).await;
+    soon("the confirm", waiting).await.unwrap();
+    assert!(!connectivity.has_changed().unwrap(), "no session was broken: {:?}", connectivity.borrow());
+    acknowledge(second, &publisher).await;
+    let waited = next(&mut consumer).await;
+    assert!(!waited.redelivered);
+    acknowledge(waited, &publisher).await;
+    consumer.close().await;
+}
