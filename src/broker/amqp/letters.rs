@@ -50,6 +50,17 @@ pub enum LetterError {
     Broken(#[from] lapin::Error),
 }
 
+impl LetterError {
+    /// Whether this letter alone has no place to go; another may have.
+    #[must_use]
+    pub fn concerns_one_letter(&self) -> bool {
+        match self {
+            Self::NotPublished(PublishError::Returned { .. } | PublishError::Refused { .. }) => true,
+            Self::NotPublished(PublishError::TimedOut(_) | PublishError::Unavailable(_)) | Self::Broken(_) => false,
+        }
+    }
+}
+
 impl LetterBox {
     /// Opens `queue`. Letters that come in later are not seen, so that one that fails again is not taken for ever.
     ///

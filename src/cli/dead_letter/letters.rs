@@ -32,7 +32,7 @@ struct Source {
 }
 
 pub(super) fn list(filter: &Filter, json: bool, context: &Context) -> Result<(), Failure> {
-    let found = go_through(filter, context, &Deed::Look, |facts| filter.takes(facts))?;
+    let found = go_through(filter, context, &Deed::Look, |facts| filter.takes(facts))?.done;
     if json {
         return print_json(&found);
     }
@@ -48,7 +48,7 @@ pub(super) fn list(filter: &Filter, json: bool, context: &Context) -> Result<(),
 }
 
 pub(super) fn show(id: &str, filter: &Filter, context: &Context) -> Result<(), Failure> {
-    let found = go_through(filter, context, &Deed::Look, |facts| filter.is(facts, id))?;
+    let found = go_through(filter, context, &Deed::Look, |facts| filter.is(facts, id))?.done;
     match found.first() {
         Some(facts) => print_json(facts),
         None => Err(Failure::new(Exit::Failed, format!("there is no letter with the message id `{id}`"))
@@ -58,42 +58,62 @@ pub(super) fn show(id: &str, filter: &Filter, context: &Context) -> Result<(), F
 
 pub(super) fn replay(filter: &Filter, dry_run: bool, context: &Context) -> Result<(), Failure> {
     let deed = if dry_run { Deed::Look } else { Deed::Replay };
-    let found = go_through(filter, context, &deed, |facts| filter.takes(facts))?;
-    print(&format!("{} {}\n", found.len(), if dry_run { "would be sent again" } else { "sent again" }))
+    let Round { done, refused } = go_through(filter, context, &deed, |facts| filter.takes(facts))?;
+    print(&format!("{} {}\n", done.len(), if dry_run { "would be sent again" } else { "sent again" }))?;
+    match refused.first() {
+        None => Ok(()),
+        Some(first) => {
+            let message = format!("{} letters have no place to go and stay where they are: {first}", refused.len());
+            Err(Failure::new(Exit::Failed, message)
+                .with_help("see that the queue is there and has room, or purge them"))
+        }
+    }
 }
 
 pub(super) fn purge(filter: &Filter, dry_run: bool, context: &Context) -> Result<(), Failure> {
     let deed = if dry_run { Deed::Look } else { Deed::Purge };
-    let found = go_through(filter, context, &deed, |facts| filter.takes(facts))?;
+    let found = go_through(filter, context, &deed, |facts| filter.takes(facts))?.done;
     print(&format!("{} {}\n", found.len(), if dry_run { "would be deleted" } else { "deleted" }))
 }
 
-/// Takes every letter of every queue once, does the deed on those that are meant, and answers what is known of them.
+/// What came of going through the queues.
+#[derive(Default)]
+struct Round {
+    /// Letters with which it was done.
+    done: Vec<Facts>,
+    /// Why it was not done with others, which stay.
+    refused: Vec<LetterError>,
+}
+
+/// Takes every letter of every queue once, and does the deed on those that are meant. A letter that has no place to go does
+/// not stand in the way of those behind it.
 fn go_through(
     filter: &Filter,
     context: &Context,
     deed: &Deed,
     is_meant: impl Fn(&Facts) -> bool,
-) -> Result<Vec<Facts>, Failure> {
+) -> Result<Round, Failure> {
     let sources = sources(filter, context)?;
     let names = Names::new(&context.settings.broker.name_prefix);
     block_on(async {
-        let mut meant = Vec::new();
+        let mut round = Round::default();
         for source in &sources {
             let mut letters = LetterBox::open(&context.settings.broker, &source.queue).await?;
             let progress = progress_bar(letters.left(), context.quiet);
             while let Some(letter) = letters.next().await? {
                 let facts = Facts::of(&letter.message, &source.queue, UnixSeconds::now());
                 if is_meant(&facts) {
-                    do_deed(deed, &letters, &letter, source, &names).await?;
-                    meant.push(facts);
+                    match do_deed(deed, &letters, &letter, source, &names).await? {
+                        None => round.done.push(facts),
+                        Some(error) => round.refused.push(error),
+                    }
                 }
                 progress.inc(1);
             }
             progress.finish_and_clear();
             letters.close().await;
         }
-        Ok(meant)
+        Ok(round)
     })
 }
 
@@ -110,16 +130,17 @@ fn sources(filter: &Filter, context: &Context) -> Result<Vec<Source>, Failure> {
     Ok(models.iter().map(of_model).collect())
 }
 
+/// The error is of a letter that has no place to go.
 async fn do_deed(
     deed: &Deed,
     letters: &LetterBox,
     letter: &Letter,
     source: &Source,
     names: &Names,
-) -> Result<(), Failure> {
+) -> Result<Option<LetterError>, Failure> {
     match deed {
-        Deed::Look => Ok(()),
-        Deed::Purge => Ok(letters.discard(letter).await?),
+        Deed::Look => Ok(None),
+        Deed::Purge => Ok(letters.discard(letter).await.map(|()| None)?),
         Deed::Replay => {
             let of_reply = || {
                 let queue = letter.message.properties.text_header(HEADER_REPLY_QUEUE)?;
@@ -128,7 +149,11 @@ async fn do_deed(
             let address = source.replay_to.clone().or_else(of_reply).ok_or_else(|| {
                 Failure::new(Exit::Failed, format!("a letter in `{}` names no reply queue", source.queue))
             })?;
-            Ok(letters.replay(letter, &address, &without_reason(&letter.message)).await?)
+            match letters.replay(letter, &address, &without_reason(&letter.message)).await {
+                Ok(()) => Ok(None),
+                Err(error) if error.concerns_one_letter() => Ok(Some(error)),
+                Err(error) => Err(error.into()),
+            }
         }
     }
 }
