@@ -87,7 +87,9 @@ impl Receipt {
 impl Drop for Receipt {
     fn drop(&mut self) {
         if let Some(settlements) = self.settlements.take() {
-            tracing::warn!(delivery.tag = self.tag, "a delivery was dropped unsettled and is requeued");
+            if !settlements.is_closed() {
+                tracing::warn!(delivery.tag = self.tag, "a delivery was dropped unsettled and is requeued");
+            }
             forward(&settlements, self.tag, Settlement::Requeue);
         }
     }

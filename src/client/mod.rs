@@ -57,7 +57,7 @@ pub struct ClientSettings {
     pub jobs_exchange: String,
     /// The queue that replies come to; carries the tenant's prefix.
     pub reply_queue: String,
-    /// How long a sealed job stays valid (`exp - iat`); what is not begun by then is dead-lettered.
+    /// How long a sealed job stays valid (`exp - iat`); what is not begun by then is not run any more.
     pub lifetime: Duration,
     /// Jobs that may wait for their reply at once.
     pub max_pending: usize,

@@ -19,9 +19,9 @@ pub(super) enum Outcome {
         /// The code, where the answer is an error.
         code: Option<ErrorCode>,
     },
-    /// It failed for a reason that passes; it is tried again, or the producer is told once the attempts are used up.
+    /// It failed for a reason that passes; it is tried again, and is a dead letter once the attempts are used up.
     Retry {
-        /// Where to answer when no attempt is left.
+        /// Whose job it is, for the log.
         context: Box<ReplyContext>,
         /// What failed.
         error: JobError,

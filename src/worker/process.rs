@@ -104,8 +104,8 @@ impl<P: Publisher> Worker<P> {
         Ok(body)
     }
 
-    /// The moment by which the job must have been run: the earliest of its envelope's end, its own deadline and the
-    /// worker's default.
+    /// The moment by which the job must have been begun: the earlier of its envelope's end and its own deadline, which is the
+    /// worker's default where it names none.
     fn deadline(&self, opened: &OpenedJob, message: &Message) -> Result<Instant, JobError> {
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         let end_of_envelope = Duration::from_secs(opened.claims.expires.0).saturating_sub(now);
