@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use inferq::broker::{Address, Consumer, PublishError, Publisher, Verdict};
-use inferq::protocol::properties::{HeaderValue, Message, Properties};
+use inferq::protocol::properties::{HEADER_DELIVERY_COUNT, HeaderValue, Message, Properties};
 use support::brokers::{MODEL, TestBroker, names};
 use support::steps::{acknowledge, job_queue, jobs, next, nothing_comes};
 use support::{id_of, message, soon};
@@ -305,6 +305,18 @@ async fn a_full_queue_refuses<B: TestBroker>() {
     dead.close().await;
 }
 
+async fn a_copy_begins_its_own_count<B: TestBroker>() {
+    let broker = B::fresh(|_| {}).await;
+    let (mut consumer, publisher) = broker.open(&job_queue(), 4).await;
+    let mut counted = message("a");
+    counted.properties.headers.insert(HEADER_DELIVERY_COUNT.to_owned(), HeaderValue::Integer(19));
+    publisher.publish(&jobs(), counted).await.unwrap();
+    let delivery = next(&mut consumer).await;
+    assert_eq!(delivery.delivery_count, 0, "the count of another queue");
+    acknowledge(delivery, &publisher).await;
+    consumer.close().await;
+}
+
 macro_rules! contract {
     ($($test:ident)*) => {
         mod memory {
@@ -337,4 +349,5 @@ contract! {
     a_retried_job_comes_back_after_its_pause
     every_place_of_a_failed_job_is_bound
     a_full_queue_refuses
+    a_copy_begins_its_own_count
 }

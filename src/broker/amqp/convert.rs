@@ -4,7 +4,7 @@ use bytes::Bytes;
 use lapin::BasicProperties;
 use lapin::types::{AMQPValue, FieldTable, ShortString};
 
-use crate::protocol::properties::{HeaderValue, Headers, Message, Properties};
+use crate::protocol::properties::{HEADER_DELIVERY_COUNT, HeaderValue, Headers, Message, Properties};
 
 const PERSISTENT: u8 = 2;
 
@@ -53,7 +53,9 @@ fn header(value: &AMQPValue) -> Option<HeaderValue> {
 /// The properties of one of our messages, persistent.
 pub(super) fn to_lapin(properties: &Properties) -> BasicProperties {
     let mut table = FieldTable::default();
-    for (name, value) in &properties.headers {
+    // A queue writes its count only from the second delivery on: on a copy, the count of the queue that the original lay in
+    // would pass for that of the queue that the copy goes to.
+    for (name, value) in properties.headers.iter().filter(|(name, _)| *name != HEADER_DELIVERY_COUNT) {
         let value = match value {
             HeaderValue::Text(text) => AMQPValue::LongString(text.as_str().into()),
             HeaderValue::Integer(number) => AMQPValue::LongLongInt(*number),
@@ -103,5 +105,14 @@ mod tests {
         };
         let message = Message { body: Bytes::from_static(b"body"), properties };
         assert_eq!(from_lapin(&to_lapin(&message.properties), b"body".to_vec()), message);
+    }
+
+    #[test]
+    fn a_copy_does_not_carry_the_count_of_another_queue() {
+        let headers =
+            [(HEADER_DELIVERY_COUNT.to_owned(), HeaderValue::Integer(19)), ("t".to_owned(), "v".into())].into();
+        let made = to_lapin(&Properties { headers, ..Properties::default() });
+        let names: Vec<&str> = made.headers().as_ref().unwrap().inner().keys().map(ShortString::as_str).collect();
+        assert_eq!(names, ["t"]);
     }
 }
