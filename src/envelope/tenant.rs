@@ -10,7 +10,7 @@ use crate::limits::MAX_ID_CHARS;
 pub struct Grant {
     /// Names of models; `*` for all.
     pub models: Vec<String>,
-    /// What the names of its reply queues begin with; ends in a dot, so that no tenant's prefix begins another's.
+    /// What the names of its reply queues begin with; ends in a dot, and begins no other tenant's.
     pub reply_prefix: String,
     /// Ids of keys that are refused, whatever their files say.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
