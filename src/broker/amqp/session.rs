@@ -5,6 +5,7 @@
 
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use futures_util::{Stream, StreamExt as _};
 use lapin::options::{BasicConsumeOptions, BasicQosOptions};
 use lapin::types::FieldTable;
@@ -100,9 +101,8 @@ impl Session {
         self.watchers.abort_all();
         self.publishers.abort_all();
         if ended.is_ok() {
-            for channel in &self.channels {
-                close_channel(channel).await;
-            }
+            // All at once: on a connection that the broker blocks, every goodbye takes as long as it may.
+            join_all(self.channels.iter().map(close_channel)).await;
             if let Some(publishing) = &self.publishing {
                 close(publishing).await;
             }
