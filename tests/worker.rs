@@ -5,7 +5,7 @@
 
 mod house;
 
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
 use house::{House, settle};
@@ -224,6 +224,64 @@ async fn a_job_is_acknowledged_only_when_its_reply_is_confirmed() {
     let reply = house.client().predict(&topic_job("hockey"), LIMIT).await.unwrap();
     assert!(matches!(reply, ResponseBody::Result(_)), "{reply:?}");
     assert_eq!(house.broker.depth(&house.names.job_queue("topic")), Some(0));
+    assert_eq!(requeued(&house), [("publish_failed", 2), ("dropped", 0), ("draining", 0)]);
+}
+
+/// How many jobs the worker has counted as given back, by reason.
+fn requeued(house: &House) -> [(&'static str, u64); 3] {
+    let page = house.parts.metrics.exposition();
+    ["publish_failed", "dropped", "draining"].map(|reason| {
+        let name = format!("inferq_jobs_requeued_total{{reason=\"{reason}\"}} ");
+        let count = page.lines().find_map(|line| line.strip_prefix(&name)).unwrap();
+        (reason, count.parse().unwrap())
+    })
+}
+
+/// Panics at the first publish, as a fault of this program would.
+struct Panicking {
+    inner: MemoryPublisher,
+    has_panicked: AtomicBool,
+}
+
+impl Publisher for Panicking {
+    async fn publish(&self, address: &Address, message: Message) -> Result<Confirmed, PublishError> {
+        assert!(self.has_panicked.swap(true, Ordering::Relaxed), "as told");
+        self.inner.publish(address, message).await
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_job_whose_task_panics_is_counted_and_answered_by_the_next_delivery() {
+    let house = House::build();
+    let worker = house.start_with(Panicking { inner: house.broker.publisher(), has_panicked: AtomicBool::new(false) });
+    let reply = house.client().predict(&topic_job("hockey"), LIMIT).await.unwrap();
+    assert!(matches!(reply, ResponseBody::Result(_)), "{reply:?}");
+    assert_eq!(worker.stop().await.abandoned, 0);
+    assert_eq!(requeued(&house), [("publish_failed", 0), ("dropped", 1), ("draining", 0)]);
+}
+
+/// Never hears from the broker.
+struct Silent;
+
+impl Publisher for Silent {
+    async fn publish(&self, _: &Address, _: Message) -> Result<Confirmed, PublishError> {
+        std::future::pending().await
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_not_finished_within_the_grace_is_counted_and_goes_back() {
+    let house = House::build();
+    let worker = house.start_with(Silent);
+    let (queue, _replies) = house.replies(&house.keys);
+    for _ in 0..3 {
+        let (message, _) = house.seal(&house.draft("topic", &queue), &text_request("hockey"));
+        house.publish(message).await;
+    }
+    settle().await;
+    assert_eq!(worker.stop().await.abandoned, 3);
+    assert_eq!(requeued(&house), [("publish_failed", 0), ("dropped", 0), ("draining", 3)]);
+    assert_eq!(house.broker.depth(&house.names.job_queue("topic")), Some(3));
 }
 
 #[tokio::test(start_paused = true)]

@@ -52,8 +52,22 @@ pub struct BatchReport {
     pub ran: Duration,
 }
 
-/// Called after every batch.
-pub type Observer = Arc<dyn Fn(BatchReport) + Send + Sync>;
+/// What the driver tells whoever measures.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Observed {
+    /// A batch has run.
+    Ran(BatchReport),
+    /// The number of rows that wait for an executor is another.
+    Waiting {
+        /// What it was when it was told last; 0 at first.
+        before: usize,
+        /// What it is.
+        now: usize,
+    },
+}
+
+/// Called by the driver, and must not wait.
+pub type Observer = Arc<dyn Fn(Observed) + Send + Sync>;
 
 /// Takes rows and answers each with its own result.
 #[derive(Debug)]
@@ -79,6 +93,7 @@ impl Batcher {
             incoming,
             pool: Pool::default(),
             halves: VecDeque::new(),
+            waiting_rows: 0,
             running: JoinSet::new(),
         };
         let slots = Arc::new(Semaphore::new(max_waiting_rows));
@@ -159,12 +174,15 @@ struct Driver {
     /// Parts of failed batches, run before anything new.
     halves: VecDeque<Vec<Waiting>>,
     running: JoinSet<Finished>,
+    /// Rows that wait, as the observer knows it.
+    waiting_rows: usize,
 }
 
 impl Driver {
     async fn drive(mut self) {
         loop {
             self.dispatch();
+            self.tell_waiting();
             let look = self.pool.next_look();
             tokio::select! {
                 Some(finished) = self.running.join_next(), if !self.running.is_empty() => match finished {
@@ -199,6 +217,15 @@ impl Driver {
         while let Some(idle @ 1..) = self.settings.executors.checked_sub(self.running.len()) {
             let Some(rows) = self.next_half(now).or_else(|| self.next_rows(idle)) else { return };
             self.run(rows);
+        }
+    }
+
+    /// Tells how many rows are left after a turn, where that has changed.
+    fn tell_waiting(&mut self) {
+        let now = self.pool.len() + self.halves.iter().map(Vec::len).sum::<usize>();
+        let before = std::mem::replace(&mut self.waiting_rows, now);
+        if now != before {
+            (self.observer)(Observed::Waiting { before, now });
         }
     }
 
@@ -237,7 +264,7 @@ impl Driver {
 
     fn finish(&mut self, finished: Finished) {
         let Finished { mut rows, result, report, began } = finished;
-        (self.observer)(report);
+        (self.observer)(Observed::Ran(report));
         match result {
             Ok(output) => {
                 for (waiting, output) in rows.into_iter().zip(output.rows) {

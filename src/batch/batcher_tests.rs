@@ -1,6 +1,7 @@
 //! Tests of the driver: every row gets its own answer, whatever happens to its batch.
 
 use std::collections::HashSet;
+use std::sync::Mutex;
 
 use futures_util::future::{join, join_all};
 use proptest::prelude::*;
@@ -152,6 +153,47 @@ async fn no_more_rows_wait_than_may() {
     let (answers, ()) = join(submits, watch).await;
     assert!(answers.iter().all(|(sent, answer)| answer.as_ref().is_ok_and(|answer| mark(answer) == *sent)));
     assert_eq!(batcher.slots.available_permits(), 2, "every place was given back");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_observer_hears_of_every_batch_and_of_the_rows_that_wait() {
+    let backend = Arc::new(ScriptedBackend::gated());
+    let heard: Arc<Mutex<Vec<Observed>>> = Arc::default();
+    let observer = Arc::clone(&heard);
+    let observer: Observer = Arc::new(move |observed| observer.lock().unwrap().push(observed));
+    let batcher = Batcher::new(Arc::clone(&backend) as Arc<dyn Backend>, settings(1, 4), observer);
+    let watch = async {
+        begun(&backend, 1).await;
+        settle().await;
+        assert_eq!(*heard.lock().unwrap(), [Observed::Waiting { before: 0, now: 2 }], "four of six run");
+        backend.open_gate();
+    };
+    join(submit_each(&batcher, 0..6), watch).await;
+    settle().await;
+    let heard = heard.lock().unwrap();
+    let sizes = heard.iter().filter_map(|observed| match observed {
+        Observed::Ran(report) => Some(report.size),
+        Observed::Waiting { .. } => None,
+    });
+    assert_eq!(sizes.collect::<Vec<_>>(), [4, 2]);
+    assert!(heard.contains(&Observed::Waiting { before: 2, now: 0 }), "{heard:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_failed_batch_waits_in_halves() {
+    let backend = Arc::new(ScriptedBackend::with(vec![(0, Misdeed::Fail)]));
+    let most = Arc::new(Mutex::new((0, 0)));
+    let seen = Arc::clone(&most);
+    let observer: Observer = Arc::new(move |observed| {
+        if let Observed::Waiting { now, .. } = observed {
+            let mut seen = seen.lock().unwrap();
+            *seen = (seen.0.max(now), now);
+        }
+    });
+    let batcher = Batcher::new(Arc::clone(&backend) as Arc<dyn Backend>, settings(1, 8), observer);
+    submit_each(&batcher, 0..8).await;
+    settle().await;
+    assert_eq!(*most.lock().unwrap(), (4, 0), "one half runs, the other waits; in the end none does");
 }
 
 #[tokio::test(start_paused = true)]

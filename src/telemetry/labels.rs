@@ -47,9 +47,9 @@ impl Stage {
 pub enum RequeueReason {
     /// Nothing could be published in its place.
     PublishFailed,
-    /// Its receipt was dropped: a fault of this program.
+    /// Its task panicked, which dropped its receipt: a fault of this program.
     Dropped,
-    /// The worker is stopping and had not begun it, or could not finish it in time.
+    /// The worker is stopping and could not finish it within the grace.
     Draining,
 }
 
@@ -119,32 +119,6 @@ impl PublishOutcome {
             Self::Refused => "refused",
             Self::TimedOut => "timed_out",
             Self::Unavailable => "unavailable",
-        }
-    }
-}
-
-/// What a second delivery of the same job came to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum DuplicateOutcome {
-    /// The first is still under way: held until it has ended.
-    Held,
-    /// Already answered: acknowledged without another run.
-    Dropped,
-    /// Already run, but its reply may be lost: run again.
-    RunAgain,
-}
-
-impl DuplicateOutcome {
-    /// Every one of them.
-    pub const ALL: [Self; 3] = [Self::Held, Self::Dropped, Self::RunAgain];
-
-    /// Its word in metrics and logs.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Held => "held",
-            Self::Dropped => "dropped",
-            Self::RunAgain => "run_again",
         }
     }
 }

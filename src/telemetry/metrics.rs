@@ -15,7 +15,7 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Metric as Registrable, Registry};
 
-use super::labels::{DuplicateOutcome, PublishOutcome, RequeueReason, Stage, UndeliverableReason};
+use super::labels::{PublishOutcome, RequeueReason, Stage, UndeliverableReason};
 use super::names::{self, Metric};
 use super::process::ProcessCollector;
 use crate::error::{ErrorCode, Route};
@@ -31,8 +31,6 @@ const SECONDS: [f64; 19] = [
     10.0, 30.0, 60.0,
 ];
 const ROWS: [f64; 11] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1_024.0];
-/// Measured against predicted: dense around 1, where a good prediction is.
-const RATIOS: [f64; 11] = [0.1, 0.25, 0.5, 0.75, 0.9, 1.1, 1.25, 1.5, 2.0, 4.0, 10.0];
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct ModelLabel {
@@ -88,7 +86,6 @@ pub struct Metrics {
     models: BTreeSet<Arc<str>>,
     received: Family<ModelLabel, Counter>,
     redelivered: Family<ModelLabel, Counter>,
-    duplicate: Family<Outcome, Counter>,
     in_flight: Gauge,
     replied: Family<ModelCode, Counter>,
     dead_lettered: Family<Code, Counter>,
@@ -101,7 +98,6 @@ pub struct Metrics {
     batch_size: Histograms<ModelLabel>,
     batch_tokens: Family<ModelKind, Counter>,
     batch_seconds: Histograms<ModelLabel>,
-    batch_cost_ratio: Histograms<ModelLabel>,
     waiting_rows: Family<ModelLabel, Gauge>,
     broker_connected: Gauge,
     broker_reconnects: Counter,
@@ -124,7 +120,6 @@ impl Metrics {
             models: models.iter().map(|name| Arc::from(name.as_str())).collect(),
             received: registered(all, &names::JOBS_RECEIVED, Family::default()),
             redelivered: registered(all, &names::JOBS_REDELIVERED, Family::default()),
-            duplicate: registered(all, &names::JOBS_DUPLICATE, Family::default()),
             in_flight: registered(all, &names::JOBS_IN_FLIGHT, Gauge::default()),
             replied: registered(all, &names::JOBS_REPLIED, Family::default()),
             dead_lettered: registered(all, &names::JOBS_DEAD_LETTERED, Family::default()),
@@ -137,7 +132,6 @@ impl Metrics {
             batch_size: registered(all, &names::BATCH_SIZE, Family::new_with_constructor(rows)),
             batch_tokens: registered(all, &names::BATCH_TOKENS, Family::default()),
             batch_seconds: registered(all, &names::BATCH_SECONDS, Family::new_with_constructor(seconds)),
-            batch_cost_ratio: registered(all, &names::BATCH_COST_RATIO, Family::new_with_constructor(ratios)),
             waiting_rows: registered(all, &names::WAITING_ROWS, Family::default()),
             broker_connected: registered(all, &names::BROKER_CONNECTED, Gauge::default()),
             broker_reconnects: registered(all, &names::BROKER_RECONNECTS, Counter::default()),
@@ -164,9 +158,6 @@ impl Metrics {
         }
         for outcome in PublishOutcome::ALL.map(PublishOutcome::as_str) {
             _ = self.publish_seconds.get_or_create(&Outcome { outcome });
-        }
-        for outcome in DuplicateOutcome::ALL.map(DuplicateOutcome::as_str) {
-            _ = self.duplicate.get_or_create(&Outcome { outcome });
         }
         for model in self.models.iter().cloned().chain([OTHER_MODEL.into()]) {
             for code in ErrorCode::ALL.map(ErrorCode::as_str).into_iter().chain([CODE_OK]) {
@@ -196,11 +187,6 @@ impl Metrics {
             self.redelivered.get_or_create(&label).inc();
         }
         self.received.get_or_create(&label).inc();
-    }
-
-    /// A job whose message id was seen before came to `outcome`.
-    pub fn duplicate(&self, outcome: DuplicateOutcome) {
-        self.duplicate.get_or_create(&Outcome { outcome: outcome.as_str() }).inc();
     }
 
     /// A job is taken up; it counts as in flight until the answer is dropped.
@@ -272,7 +258,6 @@ impl Metrics {
             real_tokens: tokens("real"),
             padded_tokens: tokens("padded"),
             seconds: self.batch_seconds.get_or_create_owned(&label),
-            cost_ratio: self.batch_cost_ratio.get_or_create_owned(&label),
             waiting_rows: self.waiting_rows.get_or_create_owned(&label),
         }
     }
@@ -308,8 +293,6 @@ pub struct BatchRun {
     pub padded_tokens: usize,
     /// How long it ran.
     pub elapsed: Duration,
-    /// How long the cost model said it would run, if it had learned enough to say.
-    pub predicted: Option<Duration>,
 }
 
 /// The counters of one model's batches. Clones count into the same.
@@ -320,7 +303,6 @@ pub struct ModelMetrics {
     real_tokens: Counter,
     padded_tokens: Counter,
     seconds: Histogram,
-    cost_ratio: Histogram,
     waiting_rows: Gauge,
 }
 
@@ -333,14 +315,12 @@ impl ModelMetrics {
         self.real_tokens.inc_by(run.real_tokens as u64);
         self.padded_tokens.inc_by(run.padded_tokens as u64);
         self.seconds.observe(run.elapsed.as_secs_f64());
-        if let Some(predicted) = run.predicted.filter(|predicted| !predicted.is_zero()) {
-            self.cost_ratio.observe(run.elapsed.as_secs_f64() / predicted.as_secs_f64());
-        }
     }
 
-    /// So many rows wait for an executor.
-    pub fn waiting(&self, rows: usize) {
-        self.waiting_rows.set(i64::try_from(rows).unwrap_or(i64::MAX));
+    /// Of one version's rows, `before` waited for an executor, and `now` do. The gauge is the sum over the versions.
+    pub fn waiting(&self, before: usize, now: usize) {
+        let count = |rows: usize| i64::try_from(rows).unwrap_or(i64::MAX);
+        self.waiting_rows.inc_by(count(now).saturating_sub(count(before)));
     }
 }
 
@@ -362,10 +342,6 @@ fn rows() -> Histogram {
     Histogram::new(ROWS)
 }
 
-fn ratios() -> Histogram {
-    Histogram::new(RATIOS)
-}
-
 #[cfg(test)]
 mod tests {
     use super::super::names::Kind;
@@ -379,7 +355,6 @@ mod tests {
     fn exercised() -> Metrics {
         let metrics = metrics();
         metrics.received("topic", true);
-        metrics.duplicate(DuplicateOutcome::Held);
         metrics.replied("topic", None);
         metrics.replied("topic", Some(ErrorCode::InvalidInput));
         metrics.dead_lettered(ErrorCode::EnvelopeRejected);
@@ -394,10 +369,9 @@ mod tests {
         metrics.broker_reconnected();
         metrics.published(PublishOutcome::Confirmed, Duration::from_millis(2));
         let model = metrics.of_model("topic");
-        let predicted = Some(Duration::from_millis(10));
         let elapsed = Duration::from_millis(20);
-        model.batch(&BatchRun { rows: 3, real_tokens: 50, padded_tokens: 10, elapsed, predicted });
-        model.waiting(7);
+        model.batch(&BatchRun { rows: 3, real_tokens: 50, padded_tokens: 10, elapsed });
+        model.waiting(0, 7);
         metrics
     }
 
@@ -431,7 +405,6 @@ mod tests {
             "inferq_jobs_replied_total{model=\"topic\",code=\"INVALID_INPUT\"} 1",
             "inferq_batch_size_rows_sum{model=\"topic\"} 3.0",
             "inferq_batch_tokens_total{model=\"topic\",kind=\"padded\"} 10",
-            "inferq_batch_cost_ratio_sum{model=\"topic\"} 2.0",
             "inferq_batch_waiting_rows{model=\"topic\"} 7",
             "inferq_stage_seconds_count{model=\"topic\",stage=\"seal\"} 1",
             "inferq_broker_connected 1",
@@ -466,6 +439,17 @@ mod tests {
         let page = metrics.exposition();
         assert!(page.contains("inferq_jobs_received_total{model=\"other\"} 3"), "{page}");
         assert!(!page.contains("injected") && !page.contains("\"x\""), "{page}");
+    }
+
+    #[test]
+    fn the_waiting_rows_of_a_model_are_those_of_all_its_versions() {
+        let metrics = metrics();
+        let (old, new) = (metrics.of_model("topic"), metrics.of_model("topic"));
+        old.waiting(0, 7);
+        new.waiting(0, 2);
+        assert!(metrics.exposition().contains("inferq_batch_waiting_rows{model=\"topic\"} 9\n"));
+        old.waiting(7, 0);
+        assert!(metrics.exposition().contains("inferq_batch_waiting_rows{model=\"topic\"} 2\n"));
     }
 
     #[test]

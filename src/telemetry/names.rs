@@ -62,8 +62,6 @@ declare! {
     JOBS_RECEIVED = ("inferq_jobs_received_total", Counter, ["model"], "Jobs that the broker handed to this worker");
     JOBS_REDELIVERED = ("inferq_jobs_redelivered_total", Counter, ["model"],
         "Jobs among them that had been handed out before");
-    JOBS_DUPLICATE = ("inferq_jobs_duplicate_total", Counter, ["outcome"],
-        "Jobs whose message id was seen before, by what was done with them");
     JOBS_IN_FLIGHT = ("inferq_jobs_in_flight", Gauge, [], "Jobs that are taken up and not yet settled");
     JOBS_REPLIED = ("inferq_jobs_replied_total", Counter, ["model", "code"],
         "Replies that the broker confirmed, by error code; OK for results");
@@ -82,8 +80,6 @@ declare! {
     BATCH_TOKENS = ("inferq_batch_tokens_total", Counter, ["model", "kind"],
         "Length of all rows of all batches: real as it came, padded as it was added to fill the batch up");
     BATCH_SECONDS = ("inferq_batch_run_seconds", Histogram, ["model"], "Time that a batch ran");
-    BATCH_COST_RATIO = ("inferq_batch_cost_ratio", Histogram, ["model"],
-        "Time that a batch ran, divided by the time that the cost model predicted");
     WAITING_ROWS = ("inferq_batch_waiting_rows", Gauge, ["model"], "Rows that wait for an executor");
     BROKER_CONNECTED = ("inferq_broker_connected", Gauge, [], "1 while the broker is connected and consumed from, else 0");
     BROKER_RECONNECTS = ("inferq_broker_reconnects_total", Counter, [], "Times that the broker was connected to again");

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::batch::batcher::BatchReport;
+use crate::batch::batcher::{BatchReport, Observed};
 use crate::broker::topology::{Names, Topology};
 use crate::envelope::{Keyring, KeyringError};
 use crate::model::{ModelError, ModelOptions, ModelRepository};
@@ -45,7 +45,10 @@ impl Parts {
             batching: settings.batching.clone(),
             observe: Arc::new(move |model| {
                 let counters = counted.of_model(model);
-                Arc::new(move |report| count(&counters, report))
+                Arc::new(move |observed| match observed {
+                    Observed::Ran(report) => count(&counters, report),
+                    Observed::Waiting { before, now } => counters.waiting(before, now),
+                })
             }),
         };
         let models = Arc::new(ModelRepository::open(&settings.models, &options)?);
@@ -68,6 +71,5 @@ fn count(counters: &ModelMetrics, report: BatchReport) {
         real_tokens: report.real_length,
         padded_tokens: (report.padded_length * report.size).saturating_sub(report.real_length),
         elapsed: report.ran,
-        predicted: None,
     });
 }

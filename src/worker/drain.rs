@@ -6,11 +6,13 @@
 use std::future::Future;
 use std::sync::Arc;
 
-use tokio::task::JoinSet;
+use tokio::task::{JoinError, JoinSet};
 use tokio::time::timeout;
 
 use super::Worker;
 use crate::broker::{Consumer, Publisher};
+use crate::telemetry::labels::RequeueReason;
+use crate::telemetry::metrics::Metrics;
 
 /// How a worker ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,7 +33,7 @@ pub async fn run<C: Consumer, P: Publisher>(
         tokio::select! {
             biased;
             () = &mut stop => break,
-            Some(ended) = jobs.join_next(), if !jobs.is_empty() => report(ended),
+            Some(ended) = jobs.join_next(), if !jobs.is_empty() => count(&worker.metrics, &ended),
             delivery = consumer.next() => match delivery {
                 Some(delivery) => {
                     let worker = Arc::clone(&worker);
@@ -45,22 +47,36 @@ pub async fn run<C: Consumer, P: Publisher>(
     consumer.stop().await;
     let finish = async {
         while let Some(ended) = jobs.join_next().await {
-            report(ended);
+            count(&worker.metrics, &ended);
         }
     };
     let in_time = timeout(worker.drain_grace, finish).await.is_ok();
-    let abandoned = jobs.len();
-    if !in_time {
-        tracing::warn!(jobs.abandoned = abandoned, "the drain grace is over, unfinished jobs go back to the broker");
-        jobs.shutdown().await;
-    }
+    let abandoned = if in_time { 0 } else { abandon(&worker.metrics, jobs).await };
     consumer.close().await;
     Drained { abandoned }
 }
 
-/// A job's task only ends by itself or by a panic; its receipt, dropped, has requeued the job.
-fn report(ended: Result<(), tokio::task::JoinError>) {
-    if let Err(error) = ended {
-        tracing::error!(%error, "a job's task panicked, the job goes back to the broker");
+/// Ends what is still under way, and answers how many jobs that were.
+async fn abandon(metrics: &Metrics, mut jobs: JoinSet<()>) -> usize {
+    jobs.abort_all();
+    let mut abandoned = 0;
+    while let Some(ended) = jobs.join_next().await {
+        count(metrics, &ended);
+        // A job that was settled in the last moment is none of them.
+        abandoned += usize::from(ended.is_err_and(|error| error.is_cancelled()));
+    }
+    tracing::warn!(jobs.abandoned = abandoned, "the drain grace is over, unfinished jobs go back to the broker");
+    abandoned
+}
+
+/// Counts a job whose task did not end by itself: its receipt, dropped, has given the job back to the broker.
+fn count(metrics: &Metrics, ended: &Result<(), JoinError>) {
+    match ended {
+        Ok(()) => {}
+        Err(error) if error.is_cancelled() => metrics.requeued(RequeueReason::Draining),
+        Err(error) => {
+            tracing::error!(%error, "a job's task panicked, the job goes back to the broker");
+            metrics.requeued(RequeueReason::Dropped);
+        }
     }
 }

@@ -46,8 +46,9 @@ impl<P: Publisher> Worker<P> {
             Ok(confirmed) => Verdict::Ack(confirmed),
             Err(error) => {
                 tracing::warn!(%error, "nothing was confirmed for a job, the broker keeps it");
-                self.metrics.requeued(RequeueReason::PublishFailed);
                 sleep(REQUEUE_PAUSE).await;
+                // Counted after the pause: a job that is abandoned in it has been given back by the drain.
+                self.metrics.requeued(RequeueReason::PublishFailed);
                 Verdict::Requeue
             }
         }
