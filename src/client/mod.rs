@@ -178,7 +178,7 @@ impl<P: Publisher> Client<P> {
         let body = job.request.encode().map_err(|error| ClientError::Sealing(error.message))?;
         let (mut message, expected) = self.keys.seal_request(&draft, &body, UnixSeconds::now())?;
         if let Some(deadline) = job.deadline {
-            let deadline = HeaderValue::Integer(unix_milliseconds(SystemTime::now() + deadline));
+            let deadline = HeaderValue::Integer(unix_milliseconds_in(deadline));
             message.properties.headers.insert(HEADER_DEADLINE_MS.to_owned(), deadline);
         }
         let address = Address::new(&self.settings.jobs_exchange, &job.model.name);
@@ -201,7 +201,8 @@ impl<P: Publisher> Client<P> {
     }
 }
 
-fn unix_milliseconds(time: SystemTime) -> i64 {
-    let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+/// The moment after `span`, in milliseconds since the epoch; the last there is for a span that reaches beyond it.
+fn unix_milliseconds_in(span: Duration) -> i64 {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(now.saturating_add(span).as_millis()).unwrap_or(i64::MAX)
 }

@@ -174,6 +174,9 @@ impl Keyring {
     /// # Errors
     /// See [`KeyringError`].
     pub fn load_one(directory: &Path, tenant: &str) -> Result<Self, KeyringError> {
+        if !is_tenant_name(tenant) {
+            return Err(KeyringError::TenantName { path: PathBuf::from(tenant) });
+        }
         let mut ring = Self { keys: HashMap::new(), sealing: BTreeMap::new() };
         ring.load_tenant(&directory.join(tenant))?;
         Ok(ring)

@@ -24,7 +24,7 @@ async fn while_the_broker_blocks_publishes_wait_and_acknowledgements_go_on() {
     let second = next(&mut consumer).await;
     let proof = publisher.publish(&names().undeliverable(), message("first")).await.unwrap();
 
-    node.control(&["set_vm_memory_high_watermark", "absolute", "1MB"]).await;
+    node.control(&["eval", "rabbit_alarm:set_alarm({{resource_limit, memory, node()}, []})."]).await;
     let address = jobs();
     let waiting = publisher.publish(&address, message("waits"));
     tokio::pin!(waiting);
@@ -36,7 +36,7 @@ async fn while_the_broker_blocks_publishes_wait_and_acknowledgements_go_on() {
     let acknowledged = async { while rabbit.vhost.depth(&names().job_queue(MODEL)).await != (0, 1) {} };
     soon("the acknowledgement", acknowledged).await;
 
-    node.control(&["set_vm_memory_high_watermark", "absolute", "4GB"]).await;
+    node.control(&["eval", "rabbit_alarm:clear_alarm({resource_limit, memory, node()})."]).await;
     soon("the confirm", waiting).await.unwrap();
     assert!(!connectivity.has_changed().unwrap(), "no session was broken: {:?}", connectivity.borrow());
     acknowledge(second, &publisher).await;

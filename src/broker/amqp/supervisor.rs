@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use super::publisher::Requests;
 use super::session::Session;
@@ -46,6 +46,9 @@ pub(super) struct Links {
     pub(super) connectivity: watch::Sender<Connectivity>,
 }
 
+/// How long a session must have lasted for the next pause to be a short one again.
+const SETTLED_SESSION: Duration = Duration::from_secs(1);
+
 /// Runs sessions until asked to close.
 pub(super) async fn supervise(config: Config, mut links: Links) {
     let mut failures = 0;
@@ -55,8 +58,13 @@ pub(super) async fn supervise(config: Config, mut links: Links) {
             Ok(session) => {
                 tracing::info!(broker = %config.uri, queues = config.queues.len(), "consuming");
                 links.connectivity.send_replace(Connectivity::Consuming);
-                attempt = 0;
-                match session.run(&mut links).await {
+                let began = Instant::now();
+                let ended = session.run(&mut links).await;
+                // A session that ends at once is no better than none: what ends it would end the next one as well.
+                if began.elapsed() >= SETTLED_SESSION {
+                    attempt = 0;
+                }
+                match ended {
                     Ok(()) => break,
                     Err(reason) => reason,
                 }
