@@ -32,6 +32,49 @@ fn the_reference_of_metrics_says_what_is_counted() {
     assert_current("docs/metrics.md", &names::markdown());
 }
 
+/// The settings that `text` names in backticks and that `known` does not have. A word is meant as a setting where it begins
+/// with the name of a section.
+fn unknown_settings<'a>(text: &'a str, known: &[&str]) -> Vec<&'a str> {
+    let outside_of_blocks = text.split("```").step_by(2);
+    let spans = outside_of_blocks.flat_map(|part| part.split('`').skip(1).step_by(2));
+    let words = spans.flat_map(|span| span.split(|c: char| !(c.is_ascii_alphanumeric() || "._/-".contains(c))));
+    let is_meant = |word: &&str| {
+        let section = word.split_once('.').filter(|(_, name)| !name.is_empty() && !name.contains(['.', '/', '-']));
+        section.is_some_and(|(section, name)| {
+            name != "toml" && known.iter().any(|key| key.split_once('.').is_some_and(|(known, _)| known == section))
+        })
+    };
+    words.filter(is_meant).filter(|word| !known.contains(word)).collect()
+}
+
+#[test]
+fn every_setting_that_a_page_names_is_one() {
+    let reference = Reference::embedded();
+    let known: Vec<&str> = reference.keys.iter().map(|key| key.key.as_str()).collect();
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let docs = std::fs::read_dir(root.join("docs")).unwrap().map(|entry| entry.unwrap().path());
+    let pages = docs.filter(|path| path.extension().is_some_and(|ending| ending == "md"));
+    for page in pages.chain([root.join("README.md")]) {
+        let text = std::fs::read_to_string(&page).unwrap();
+        let unknown = unknown_settings(&text, &known);
+        assert!(
+            unknown.is_empty(),
+            "{} names settings that config/default.toml does not have: {unknown:?}",
+            page.display()
+        );
+    }
+}
+
+#[test]
+fn a_setting_that_is_none_is_found() {
+    let known = ["broker.url", "worker.max_attempts"];
+    let text = "`broker.urls`, `--set worker.max_attempt=3`\n```\nbroker.block\n```\nand `broker.uri`";
+    assert_eq!(unknown_settings(text, &known), ["broker.urls", "worker.max_attempt", "broker.uri"]);
+    let fine =
+        "`broker.url=amqp://x` broker.plain `model.toml` `worker.toml` `src/worker.rs` `basic.nack` `amqp.broker.x`";
+    assert!(unknown_settings(fine, &known).is_empty());
+}
+
 #[test]
 fn the_table_of_errors_says_what_the_codes_say() {
     assert_current("docs/errors.md", &errors());
