@@ -207,6 +207,26 @@ fn models_are_listed_and_shown_without_being_loaded() {
 }
 
 #[test]
+fn a_model_is_shown_with_what_a_request_holds_and_what_comes_back() {
+    let shipped = concat!(env!("CARGO_MANIFEST_DIR"), "/models");
+    let shown = run(&["models", "show", "topic", "--directory", shipped]);
+    assert_eq!((shown.code, shown.stderr.as_str()), (0, ""));
+    for line in [
+        "takes          text BYTES [rows]: at most 262144 bytes each, of which the first 128 tokens count\n",
+        "outputs        label, probabilities, logits\n",
+        "labels         computers, recreation, science, politics, religion\n",
+    ] {
+        assert!(shown.stdout.contains(line), "{line:?} is missing in {}", shown.stdout);
+    }
+    let json = run(&["models", "show", "topic", "--directory", shipped, "--json"]).json();
+    let input = serde_json::json!({"name": "text", "datatype": "BYTES", "shape": [-1]});
+    assert_eq!(json["request_inputs"], serde_json::json!([input]));
+    assert_eq!(json["response_outputs"], serde_json::json!(["label", "probabilities", "logits"]));
+    assert_eq!(json["labels"][4], "religion");
+    assert_eq!(json["name"], "topic");
+}
+
+#[test]
 fn checking_models_loads_them_and_names_the_one_that_a_worker_would_refuse() {
     let shipped = concat!(env!("CARGO_MANIFEST_DIR"), "/models");
     let sound = run(&["models", "check", "--directory", shipped, "--set", "models.serve=topic"]);

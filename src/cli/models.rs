@@ -13,7 +13,7 @@ use super::output::{print, print_json, print_table};
 use super::{Context, block_on};
 use crate::batch::batcher::Observer;
 use crate::model::{LoadedModel, ModelOptions, ModelRepository, ModelSpec, find_versions};
-use crate::postprocess::PostprocessSpec;
+use crate::postprocess::{PostprocessSpec, Postprocessor};
 use crate::preprocess::PreprocessSpec;
 use crate::protocol::model_ref::ModelRef;
 use crate::protocol::tensor_spec::TensorSpec;
@@ -60,7 +60,7 @@ struct ShowArgs {
     /// The model repository's folder [default: models.directory]
     #[arg(long, value_name = "FOLDER")]
     directory: Option<PathBuf>,
-    /// Print JSON: the model as its model.toml describes it
+    /// Print JSON: the model as its model.toml describes it, with `request_inputs`, `response_outputs` and `labels`
     #[arg(long)]
     json: bool,
 }
@@ -97,6 +97,19 @@ struct Described {
     /// What its `model.toml` says.
     #[serde(flatten)]
     spec: ModelSpec,
+}
+
+/// A model with what its producers have to know.
+#[derive(Debug, Serialize)]
+struct Shown<'a> {
+    #[serde(flatten)]
+    model: &'a Described,
+    /// The inputs that a request must hold.
+    request_inputs: Vec<TensorSpec>,
+    /// The outputs that a request may ask for, those answered by default first.
+    response_outputs: Vec<&'a str>,
+    /// The labels of a classifier, in the order of its classes.
+    labels: &'a [String],
 }
 
 pub(super) fn run(args: ModelsArgs, context: &Context) -> Result<(), Failure> {
@@ -148,7 +161,16 @@ fn show(args: &ShowArgs, context: &Context) -> Result<(), Failure> {
         let failure = Failure::new(Exit::Failed, format!("the repository has no model `{asked}`"));
         return Err(failure.with_help("`inferq models list` shows what it has"));
     };
-    if args.json { print_json(found) } else { print(&page(found)) }
+    let Described { spec, folder, .. } = found;
+    let postprocessor = Postprocessor::load(&spec.postprocess, &spec.outputs, folder)
+        .map_err(|error| Failure::new(Exit::Invalid, error.to_string()))?;
+    let shown = Shown {
+        model: found,
+        request_inputs: spec.preprocess.request_inputs(&spec.inputs),
+        response_outputs: postprocessor.output_names(),
+        labels: postprocessor.labels(),
+    };
+    if args.json { print_json(&shown) } else { print(&page(&shown)) }
 }
 
 /// Loads what a worker would load, one version at a time, and says so.
@@ -172,14 +194,16 @@ fn check(args: CheckArgs, context: &Context) -> Result<(), Failure> {
 }
 
 /// A model's description for people.
-fn page(model: &Described) -> String {
-    let Described { served, folder, spec } = model;
+fn page(shown: &Shown<'_>) -> String {
+    let Described { served, folder, spec } = shown.model;
     let lines = [
         ("model", format!("{}:{}", spec.name, spec.version)),
         ("description", spec.description.clone()),
         ("served", if *served { "yes" } else { "no" }.to_owned()),
-        ("takes", taken(spec)),
+        ("takes", taken(shown)),
         ("answers", answered(spec)),
+        ("outputs", shown.response_outputs.join(", ")),
+        ("labels", shown.labels.join(", ")),
         ("graph inputs", tensors(&spec.inputs)),
         ("graph outputs", tensors(&spec.outputs)),
         ("largest batch", largest_batch(spec)),
@@ -192,13 +216,14 @@ fn page(model: &Described) -> String {
     told.map(|(name, text)| format!("{name:<15}{text}\n")).collect()
 }
 
-fn taken(spec: &ModelSpec) -> String {
-    match &spec.preprocess {
-        PreprocessSpec::Text(text) => format!(
-            "`text` BYTES [rows], at most {} bytes each, of which the first {} tokens count",
-            text.max_text_bytes, text.max_tokens
-        ),
-        PreprocessSpec::Tensor {} => "the graph's inputs".to_owned(),
+fn taken(shown: &Shown<'_>) -> String {
+    let inputs = tensors(&shown.request_inputs);
+    match &shown.model.spec.preprocess {
+        PreprocessSpec::Text(text) => {
+            let (bytes, tokens) = (text.max_text_bytes, text.max_tokens);
+            format!("{inputs}: at most {bytes} bytes each, of which the first {tokens} tokens count")
+        }
+        PreprocessSpec::Tensor {} => inputs,
     }
 }
 

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::batch::row::Row;
 use crate::error::{ErrorCode, JobError};
 use crate::protocol::request::{InferInput, InferenceRequest};
+use crate::protocol::tensor::Datatype;
 use crate::protocol::tensor_spec::TensorSpec;
 
 mod tensor;
@@ -18,6 +19,9 @@ mod tokenizer;
 
 pub use text::{TextPreprocessor, TextSpec};
 pub use tokenizer::TokenizerError;
+
+/// The input that a model of texts takes.
+const TEXT_INPUT: &str = "text";
 
 /// `[preprocess]` of `model.toml`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -30,6 +34,17 @@ pub enum PreprocessSpec {
 }
 
 impl PreprocessSpec {
+    /// The inputs that a request must hold, by their names there: for a text `text`, else those of the graph.
+    #[must_use]
+    pub fn request_inputs(&self, graph_inputs: &[TensorSpec]) -> Vec<TensorSpec> {
+        match self {
+            Self::Text(_) => {
+                vec![TensorSpec { name: TEXT_INPUT.to_owned(), datatype: Datatype::Bytes, shape: vec![-1] }]
+            }
+            Self::Tensor {} => graph_inputs.to_vec(),
+        }
+    }
+
     /// What open axes are filled up with when rows of several lengths share a batch.
     #[must_use]
     pub const fn padding(&self) -> i64 {
@@ -76,20 +91,8 @@ impl Preprocessor {
     /// `INVALID_INPUT` and `INPUT_TOO_LARGE`, naming the input.
     pub fn prepare(&self, request: InferenceRequest) -> Result<Vec<Row>, JobError> {
         match self {
-            Self::Text(text) => text.prepare(only_input(request.inputs, "text")?),
+            Self::Text(text) => text.prepare(only_input(request.inputs, TEXT_INPUT)?),
             Self::Tensor(specs) => tensor::prepare(specs, request.inputs),
-        }
-    }
-
-    /// What a request must hold, for `inferq models show`: name, datatype, shape.
-    #[must_use]
-    pub fn request_schema(&self) -> Vec<(String, String, String)> {
-        match self {
-            Self::Text(_) => vec![("text".to_owned(), "BYTES".to_owned(), "[-1]".to_owned())],
-            Self::Tensor(specs) => specs
-                .iter()
-                .map(|spec| (spec.name.clone(), spec.datatype.to_string(), format!("{:?}", spec.shape)))
-                .collect(),
         }
     }
 }
