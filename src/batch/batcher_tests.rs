@@ -259,12 +259,14 @@ async fn a_row_whose_owner_has_gone_is_skipped() {
 
 #[tokio::test(start_paused = true)]
 async fn a_job_that_has_failed_takes_its_waiting_rows_back() {
-    let backend = Arc::new(ScriptedBackend::with(vec![(0, Misdeed::Fail)]));
+    // The row after the one that fails may have begun before its job hears of the failure; it is held until the job has.
+    let backend = Arc::new(ScriptedBackend::gated_with(vec![(0, Misdeed::Fail)]));
     let batcher = batcher(&backend, settings(1, 1));
     let error = batcher.submit_all((0..50).map(row).collect(), &options()).await.unwrap_err();
     assert_eq!(error.code, ErrorCode::InferenceFailed);
+    backend.open_gate();
     batcher.submit(row(99), &options()).await.unwrap();
-    assert!(backend.batches().len() < 10, "rows that nobody waits for were run: {:?}", backend.batches());
+    assert!(backend.batches().len() <= 3, "rows that nobody waits for were run: {:?}", backend.batches());
 }
 
 /// One job of the property test below.
