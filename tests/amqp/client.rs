@@ -43,20 +43,17 @@ async fn many_tasks_share_the_channels_and_keep_their_answers() {
     pool.close().await;
 }
 
-/// Regression: a channel whose publish was given up went back to the pool, and where the broker confirmed that and the next
-/// publish together, the next one got the other's returned message.
+/// Regression: a channel whose publish was given up went back to the pool. Where the broker confirmed that publish and the
+/// next one together, the next one's returned message went to the other: it was lost, and called confirmed.
 #[tokio::test]
 async fn a_publish_that_is_given_up_answers_nobody_else() {
     let (_rabbit, pool) = pool(1).await;
     let (bound, gone) = (jobs(), nowhere());
-    for round in 0..40 {
+    for round in 0..1_000 {
         // Each is begun, with whatever channel is there, and dropped before it can be confirmed.
-        for number in 0..40 {
-            let address = if number % 2 == 0 { &gone } else { &bound };
-            assert!(pool.publish(address, message("given up")).now_or_never().is_none(), "nobody confirms at once");
+        for _ in 0..round % 7 {
+            assert!(pool.publish(&bound, message("given up")).now_or_never().is_none(), "nobody confirms at once");
         }
-        let routed = soon("a confirm", pool.publish(&bound, message("routed"))).await;
-        assert!(routed.is_ok(), "round {round}: {routed:?}");
         let returned = soon("a return", pool.publish(&gone, message("returned"))).await;
         assert!(matches!(returned, Err(PublishError::Returned { .. })), "round {round}: {returned:?}");
     }
