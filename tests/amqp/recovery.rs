@@ -6,7 +6,7 @@ use inferq::broker::amqp::{self, Connectivity};
 use inferq::broker::topology::Topology;
 use inferq::broker::{Address, Consumer, PublishError, Publisher, Verdict};
 
-use crate::support::brokers::{MODEL, Rabbit, consuming, names, not_consuming, topology};
+use crate::support::brokers::{MODEL, Rabbit, consuming, losing_the_session, names, not_consuming, topology};
 use crate::support::rabbitmq::{Node, virtual_host};
 use crate::support::steps::{acknowledge, job_queue, jobs, next, nothing_comes};
 use crate::support::{id_of, message, soon};
@@ -64,8 +64,7 @@ async fn after_a_closed_connection_the_prefetch_holds_and_old_receipts_are_void(
     for _ in 0..2 {
         proofs.push(publisher.publish(&names().undeliverable(), message("proof")).await.unwrap());
     }
-    rabbit.vhost.close_connections().await;
-    not_consuming(&mut connectivity).await;
+    losing_the_session(&connectivity, rabbit.vhost.close_connections()).await;
     consuming(&mut connectivity).await;
 
     let after = [next(&mut consumer).await, next(&mut consumer).await];
@@ -100,8 +99,8 @@ async fn a_deleted_job_queue_is_made_again_and_consumed() {
     publisher.publish(&urgent, message("held")).await.unwrap();
     let held = next(&mut consumer).await;
 
-    amqp::remove(&rabbit.settings, &only(&rabbit, &queues[1])).await.unwrap();
-    let noticed = not_consuming(&mut connectivity).await;
+    let deed = async { amqp::remove(&rabbit.settings, &only(&rabbit, &queues[1])).await.unwrap() };
+    let noticed = losing_the_session(&connectivity, deed).await;
     let Connectivity::Connecting { reason, .. } = noticed else { panic!("{noticed:?}") };
     assert!(reason.contains(&queues[1]), "{reason}");
     consuming(&mut connectivity).await;

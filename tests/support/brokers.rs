@@ -121,7 +121,19 @@ pub async fn consuming(connectivity: &mut watch::Receiver<Connectivity>) {
     soon("consuming", connectivity.wait_for(|now| *now == Connectivity::Consuming)).await.unwrap();
 }
 
-/// Waits until it is noticed that nothing is consumed; what was noticed.
+/// Waits until it is noticed that nothing is consumed; what was noticed. For a broker that stays away.
 pub async fn not_consuming(connectivity: &mut watch::Receiver<Connectivity>) -> Connectivity {
     soon("losing the broker", connectivity.wait_for(|now| *now != Connectivity::Consuming)).await.unwrap().clone()
+}
+
+/// Does `deed` and waits until the session that it ends is lost; what was noticed. The watch begins before the deed:
+/// the next session may stand before the deed has returned.
+pub async fn losing_the_session(
+    connectivity: &watch::Receiver<Connectivity>,
+    deed: impl Future<Output = ()>,
+) -> Connectivity {
+    let mut watched = connectivity.clone();
+    let noticed = tokio::spawn(async move { not_consuming(&mut watched).await });
+    deed.await;
+    noticed.await.unwrap()
 }
