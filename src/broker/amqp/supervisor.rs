@@ -60,10 +60,8 @@ pub(super) async fn supervise(config: Config, mut links: Links) {
                 links.connectivity.send_replace(Connectivity::Consuming);
                 let began = Instant::now();
                 let ended = session.run(&mut links).await;
-                // A session that ends at once is no better than none: what ends it would end the next one as well.
-                if began.elapsed() >= SETTLED_SESSION {
-                    attempt = 0;
-                }
+                // What ends a session at once may end the next one as well; but the broker answers, so the pause stays short.
+                attempt = if began.elapsed() >= SETTLED_SESSION { 0 } else { attempt.min(1) };
                 match ended {
                     Ok(()) => break,
                     Err(reason) => reason,
