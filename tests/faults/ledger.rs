@@ -1,0 +1,275 @@
+//! Every job by its message id: published and confirmed, answered how often, kept where.
+//!
+//! Replies are read with lapin itself, acknowledged only when they are entered, so that no reply is missed. Each seal of a
+//! reply is unlike every other: two different bodies for one job are two replies, the same body twice is one reply that
+//! the broker handed out again.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use futures_util::StreamExt as _;
+use futures_util::stream;
+use inferq::broker::amqp::apply;
+use inferq::broker::amqp::letters::LetterBox;
+use inferq::broker::amqp::pool::ChannelPool;
+use inferq::broker::topology::{Names, Topology};
+use inferq::broker::{Address, Publisher};
+use inferq::client::{Job, reply_queue_name};
+use inferq::envelope::{PendingReply, ProducerKeys, RequestDraft, UnixSeconds};
+use inferq::protocol::properties::{Message, Properties};
+use inferq::protocol::request::InferInput;
+use inferq::protocol::response::ResponseBody;
+use inferq::protocol::tensor::{Tensor, TensorData};
+use inferq::settings::Settings;
+use lapin::options::{BasicAckOptions, BasicConsumeOptions, BasicQosOptions};
+use lapin::types::FieldTable;
+use lapin::{Connection, ConnectionProperties};
+use secrecy::ExposeSecret as _;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, sleep, timeout};
+
+use super::stand::MODEL;
+
+/// How long the ledger waits for the next reply before it takes the missing ones for lost.
+const PATIENCE: Duration = Duration::from_secs(20);
+/// How long it listens for duplicates when everything is answered.
+const QUIET: Duration = Duration::from_secs(1);
+const PUBLISHES_AT_ONCE: usize = 8;
+const REPLY_PREFETCH: u16 = 500;
+
+/// A job and what became of it.
+#[derive(Debug)]
+struct Entry {
+    pending: PendingReply,
+    input: Vec<f32>,
+    confirmed: bool,
+    first_reply: Option<Instant>,
+    replies: HashSet<Vec<u8>>,
+}
+
+#[derive(Debug, Default)]
+struct Book {
+    jobs: HashMap<String, Entry>,
+    answered: usize,
+    /// Replies that answer no job of this ledger, or not with the job's own input.
+    wrong: usize,
+}
+
+/// What became of all jobs of a row.
+#[derive(Debug, Default)]
+pub struct Account {
+    /// Jobs that the broker confirmed.
+    pub jobs: usize,
+    /// Ids with neither a reply nor a letter.
+    pub lost: Vec<String>,
+    /// Replies beyond the first of their job.
+    pub duplicates: usize,
+    /// Replies that are not authentic, answer no job, or do not hold what the job asked for.
+    pub wrong: usize,
+    /// Dead letters.
+    pub dead: usize,
+    /// Undeliverable replies.
+    pub undeliverable: usize,
+    /// Jobs that are still in the queue.
+    pub left: u32,
+}
+
+/// The jobs of a row.
+#[derive(Debug)]
+pub struct Ledger {
+    settings: Settings,
+    keys: ProducerKeys,
+    publisher: ChannelPool,
+    reply_queue: String,
+    book: Arc<Mutex<Book>>,
+    answered: watch::Receiver<usize>,
+    reading: JoinHandle<()>,
+}
+
+impl Ledger {
+    /// Declares a reply queue and reads it.
+    pub async fn open(settings: &Settings, keys: ProducerKeys) -> Self {
+        let reply_queue = reply_queue_name(&keys);
+        let names = Names::new(&settings.broker.name_prefix);
+        apply(&settings.broker, &Topology::for_replies(&names, &reply_queue)).await.unwrap();
+        let book = Arc::new(Mutex::new(Book::default()));
+        let (news, answered) = watch::channel(0);
+        let reader = Reader { keys: keys.clone(), book: Arc::clone(&book), news };
+        let reading = tokio::spawn(reader.read(settings.broker.url.expose_secret().to_owned(), reply_queue.clone()));
+        let publisher = ChannelPool::new(&settings.broker).unwrap();
+        Self { settings: settings.clone(), keys, publisher, reply_queue, book, answered, reading }
+    }
+
+    /// Jobs that have a reply.
+    pub fn answered(&self) -> usize {
+        *self.answered.borrow()
+    }
+
+    /// Resolves when `count` jobs have a reply, or when no more come.
+    pub async fn until_answered(&self, count: usize) {
+        let mut answered = self.answered.clone();
+        while *answered.borrow_and_update() < count {
+            if !matches!(timeout(PATIENCE, answered.changed()).await, Ok(Ok(()))) {
+                return;
+            }
+        }
+    }
+
+    /// Publishes `count` jobs, several at once.
+    pub async fn publish_burst(&self, count: usize) {
+        stream::iter(0..count).for_each_concurrent(PUBLISHES_AT_ONCE, |_| async { drop(self.publish().await) }).await;
+    }
+
+    /// Publishes one job; its id once the broker has confirmed it. A job that is not confirmed is owed nothing.
+    pub async fn publish(&self) -> Option<String> {
+        let audience = &self.settings.service.audience;
+        let lifetime = self.settings.limits.max_lifetime;
+        let draft = RequestDraft::new(MODEL.parse().unwrap(), &self.reply_queue, audience, lifetime);
+        let id = draft.message_id.clone();
+        let input = input_of(&id);
+        let tensor = Tensor::new(vec![1, 4], TensorData::Fp32(input.clone())).unwrap();
+        let inputs = vec![InferInput { name: "x".to_owned(), tensor, binary_data: false }];
+        let body = Job::tensors(MODEL.parse().unwrap(), inputs).request.encode().unwrap();
+        let (message, pending) = self.keys.seal_request(&draft, &body, UnixSeconds::now()).unwrap();
+        let entry = Entry { pending, input, confirmed: false, first_reply: None, replies: HashSet::new() };
+        self.book.lock().unwrap().jobs.insert(id.clone(), entry);
+        let jobs = Address::new(&Names::new(&self.settings.broker.name_prefix).jobs_exchange(), MODEL);
+        self.publisher.publish(&jobs, message).await.ok()?;
+        self.book.lock().unwrap().jobs.get_mut(&id).unwrap().confirmed = true;
+        Some(id)
+    }
+
+    /// When the first reply of job `id` came; `None` when none does.
+    pub async fn reply_to(&self, id: &str) -> Option<Instant> {
+        let mut answered = self.answered.clone();
+        let came = async {
+            loop {
+                let at = self.book.lock().unwrap().jobs.get(id).and_then(|entry| entry.first_reply);
+                if at.is_some() {
+                    return at;
+                }
+                answered.changed().await.ok()?;
+            }
+        };
+        timeout(PATIENCE, came).await.ok().flatten()
+    }
+
+    /// Waits until every confirmed job has a reply, or no more come.
+    pub async fn settle(&self) {
+        let confirmed = self.book.lock().unwrap().jobs.values().filter(|entry| entry.confirmed).count();
+        self.until_answered(confirmed).await;
+    }
+
+    /// Accounts for every job. Call it when no worker runs any more, so that nothing is under way.
+    pub async fn account(&self) -> Account {
+        sleep(QUIET).await;
+        let names = Names::new(&self.settings.broker.name_prefix);
+        let dead = self.letters(&names.dead_queue(MODEL)).await;
+        let undeliverable = self.letters(&names.undeliverable_queue()).await;
+        let left = LetterBox::open(&self.settings.broker, &names.job_queue(MODEL)).await.unwrap();
+        let mut account = Account {
+            wrong: self.book.lock().unwrap().wrong,
+            dead: dead.len(),
+            undeliverable: undeliverable.len(),
+            left: left.left(),
+            ..Account::default()
+        };
+        left.close().await;
+        for (id, entry) in &self.book.lock().unwrap().jobs {
+            account.jobs += usize::from(entry.confirmed);
+            account.duplicates += entry.replies.len().saturating_sub(1);
+            if entry.confirmed && entry.replies.is_empty() && !dead.contains(id) && !undeliverable.contains(id) {
+                account.lost.push(id.clone());
+            }
+        }
+        account
+    }
+
+    /// The jobs that the letters of `queue` are about.
+    async fn letters(&self, queue: &str) -> Vec<String> {
+        let mut letters = LetterBox::open(&self.settings.broker, queue).await.unwrap();
+        let mut ids = Vec::new();
+        while let Some(letter) = letters.next().await.unwrap() {
+            ids.push(letter.message.properties.correlation_id.unwrap_or_default());
+        }
+        letters.close().await;
+        ids
+    }
+
+    /// Stops reading and closes the connections.
+    pub async fn close(self) {
+        self.reading.abort();
+        self.publisher.close().await;
+    }
+}
+
+/// Enters replies into the book.
+struct Reader {
+    keys: ProducerKeys,
+    book: Arc<Mutex<Book>>,
+    news: watch::Sender<usize>,
+}
+
+impl Reader {
+    async fn read(self, url: String, queue: String) {
+        let connection = Connection::connect(&url, ConnectionProperties::default()).await.unwrap();
+        let channel = connection.create_channel().await.unwrap();
+        channel.basic_qos(REPLY_PREFETCH, BasicQosOptions { global: false }).await.unwrap();
+        let options = BasicConsumeOptions { no_local: false, no_ack: false, exclusive: false, nowait: false };
+        let mut replies =
+            channel.basic_consume(queue.as_str().into(), "".into(), options, FieldTable::default()).await.unwrap();
+        while let Some(reply) = replies.next().await {
+            let reply = reply.unwrap();
+            self.enter(&reply.properties, reply.data.clone());
+            reply.acker.ack(BasicAckOptions { multiple: false }).await.unwrap();
+        }
+        panic!("the reply queue was taken away");
+    }
+
+    fn enter(&self, properties: &lapin::BasicProperties, body: Vec<u8>) {
+        let text = |value: &Option<lapin::types::ShortString>| value.as_ref().map(ToString::to_string);
+        let id = text(properties.correlation_id()).unwrap_or_default();
+        let message = Message {
+            body: body.clone().into(),
+            properties: Properties { content_type: text(properties.content_type()), ..Properties::default() },
+        };
+        let mut book = self.book.lock().unwrap();
+        let right = book.jobs.get(&id).is_some_and(|entry| self.answers(entry, &message));
+        match book.jobs.get_mut(&id).filter(|_| right) {
+            Some(entry) => {
+                entry.replies.insert(body);
+                if entry.first_reply.is_none() {
+                    entry.first_reply = Some(Instant::now());
+                    book.answered += 1;
+                }
+            }
+            None => book.wrong += 1,
+        }
+        self.news.send_replace(book.answered);
+    }
+
+    /// Whether `message` is authentic, and the result that the job asked for.
+    fn answers(&self, entry: &Entry, message: &Message) -> bool {
+        let Ok(opened) = self.keys.open_reply(&entry.pending, message, UnixSeconds::now()) else { return false };
+        match ResponseBody::decode(&opened.plaintext, opened.json_length) {
+            Ok(ResponseBody::Result(response)) => {
+                let expected = TensorData::Fp32(entry.input.clone());
+                response.outputs.first().is_some_and(|output| *output.tensor.elements() == expected)
+            }
+            Ok(ResponseBody::Error(_)) | Err(_) => false,
+        }
+    }
+}
+
+/// An input like no other job's, so that a swapped answer is seen.
+fn input_of(id: &str) -> Vec<f32> {
+    let digits: Vec<u8> = id.bytes().filter(u8::is_ascii_hexdigit).collect();
+    // From the random end of the id; six digits are exact in an f32.
+    digits
+        .rchunks(5)
+        .take(4)
+        .map(|chunk| chunk.iter().fold(0.0, |sum, byte| sum * 16.0 + f32::from(byte % 16)))
+        .collect()
+}

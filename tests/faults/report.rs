@@ -1,0 +1,102 @@
+//! The table: a line for each row as it ends, and `docs/faults.md` when all have.
+
+use std::fmt::Write as _;
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use super::rows::{Outcome, Row};
+
+/// Lines so far, and with what they were measured.
+#[derive(Debug)]
+pub struct Report {
+    circumstances: String,
+    lines: Vec<String>,
+    misses: Vec<String>,
+}
+
+impl Report {
+    /// Prints the head of the table.
+    pub fn begin(jobs: usize, seed: u64) -> Self {
+        let circumstances = format!("{} on {}; {jobs} jobs a row, seed {seed}, development build", date(), machine());
+        println!("{circumstances}\n\n{HEAD}");
+        Self { circumstances, lines: Vec::new(), misses: Vec::new() }
+    }
+
+    /// Adds and prints a row.
+    pub fn add(&mut self, row: &Row, outcome: &Outcome) {
+        let account = &outcome.account;
+        let passed = outcome.missed.is_empty();
+        let line = format!(
+            "| {} | {} | {} | {} | {} | {} | {} | {} | {} |",
+            row.number,
+            row.fault,
+            row.mark,
+            account.jobs,
+            account.lost.len(),
+            account.duplicates,
+            seconds(percentile(&outcome.recoveries, 50)),
+            seconds(percentile(&outcome.recoveries, 99)),
+            if passed { "pass" } else { "**fail**" },
+        );
+        println!("{line}");
+        self.lines.push(line);
+        for missed in &outcome.missed {
+            println!("  row {}: {missed}", row.number);
+            self.misses.push(format!("- row {}: {missed}", row.number));
+        }
+    }
+
+    /// Whether every row passed.
+    pub fn passed(&self) -> bool {
+        self.misses.is_empty()
+    }
+
+    /// Writes `docs/faults.md`.
+    pub fn write(&self) {
+        let mut page = format!("{PREFACE}\nMeasured {}.\n\n{HEAD}\n{}\n", self.circumstances, self.lines.join("\n"));
+        if !self.passed() {
+            write!(page, "\nWhat missed its mark:\n\n{}\n", self.misses.join("\n")).unwrap();
+        }
+        std::fs::write(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/faults.md"), page).unwrap();
+    }
+}
+
+/// The smallest of `times` that `percent` of them do not exceed (nearest rank); zero where there are none.
+pub fn percentile(times: &[Duration], percent: usize) -> Duration {
+    let mut sorted = times.to_vec();
+    sorted.sort_unstable();
+    let rank = (sorted.len() * percent).div_ceil(100).max(1);
+    sorted.get(rank - 1).copied().unwrap_or_default()
+}
+
+fn seconds(time: Duration) -> String {
+    format!("{:.2} s", time.as_secs_f64())
+}
+
+fn date() -> String {
+    let output = Command::new("date").args(["-u", "+%F"]).output().unwrap();
+    String::from_utf8_lossy(&output.stdout).trim().to_owned()
+}
+
+fn machine() -> String {
+    let listed = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let model = listed.lines().find(|line| line.starts_with("model name")).and_then(|line| line.split(": ").nth(1));
+    let cores = std::thread::available_parallelism().map_or(0, usize::from);
+    format!("{cores} cores of {}", model.unwrap_or("a processor that does not say its name"))
+}
+
+const HEAD: &str = "\
+| # | fault | mark | jobs | lost | duplicates | recovery p50 | recovery p99 | verdict |
+|---|---|---|---|---|---|---|---|---|";
+
+const PREFACE: &str = "\
+# Faults
+
+<!-- Written by `make faults`; do not edit by hand. -->
+
+A real service, RabbitMQ and worker processes, is killed, cut and stopped while encrypted jobs are under way. Every job that
+the broker confirmed is accounted for by its id: it has a reply that opens and holds the right result, or a letter in the
+dead-letter or undeliverable queue; else it is lost. A second, different reply to a job is a duplicate. Recovery is the time
+from a fault to the reply of a job that was published right after it.
+";
