@@ -17,7 +17,8 @@ use inferq::broker::topology::{Names, Topology};
 use inferq::broker::{Address, Publisher};
 use inferq::client::{Job, reply_queue_name};
 use inferq::envelope::{PendingReply, ProducerKeys, RequestDraft, UnixSeconds};
-use inferq::protocol::properties::{Message, Properties};
+use inferq::error::ErrorCode;
+use inferq::protocol::properties::{HEADER_DEADLINE_MS, HEADER_ERROR, HEADER_FAILED_ATTEMPT, Message, Properties};
 use inferq::protocol::request::InferInput;
 use inferq::protocol::response::ResponseBody;
 use inferq::protocol::tensor::{Tensor, TensorData};
@@ -39,9 +40,35 @@ const QUIET: Duration = Duration::from_secs(1);
 const PUBLISHES_AT_ONCE: usize = 8;
 const REPLY_PREFETCH: u16 = 500;
 
+/// What a job is, and so what has to become of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// It is answered with its result.
+    Sound,
+    /// Its deadline is over before a worker sees it: its producer is told so, and it is not run.
+    Late,
+    /// One bit of its body was changed on the way: a dead letter.
+    Garbled,
+    /// Sealed with the keys of another ring: a dead letter.
+    Foreign,
+    /// No envelope at all: a dead letter.
+    Garbage,
+}
+
+impl Kind {
+    /// Whether nobody may be answered.
+    const fn is_spoiled(self) -> bool {
+        match self {
+            Self::Sound | Self::Late => false,
+            Self::Garbled | Self::Foreign | Self::Garbage => true,
+        }
+    }
+}
+
 /// A job and what became of it.
 #[derive(Debug)]
 struct Entry {
+    kind: Kind,
     pending: PendingReply,
     input: Vec<f32>,
     confirmed: bool,
@@ -68,8 +95,10 @@ pub struct Account {
     pub duplicates: usize,
     /// Replies that are not authentic, answer no job, or do not hold what the job asked for.
     pub wrong: usize,
-    /// Dead letters.
-    pub dead: usize,
+    /// Dead letters of jobs that deserve none.
+    pub innocent_dead: usize,
+    /// Spoiled jobs that are not exactly one dead letter with a reason, after one attempt.
+    pub badly_kept: usize,
     /// Undeliverable replies.
     pub undeliverable: usize,
     /// Jobs that are still in the queue.
@@ -81,6 +110,8 @@ pub struct Account {
 pub struct Ledger {
     settings: Settings,
     keys: ProducerKeys,
+    /// Of the same tenant, and in no worker's key ring.
+    foreign_keys: ProducerKeys,
     publisher: ChannelPool,
     reply_queue: String,
     book: Arc<Mutex<Book>>,
@@ -90,7 +121,7 @@ pub struct Ledger {
 
 impl Ledger {
     /// Declares a reply queue and reads it.
-    pub async fn open(settings: &Settings, keys: ProducerKeys) -> Self {
+    pub async fn open(settings: &Settings, keys: ProducerKeys, foreign_keys: ProducerKeys) -> Self {
         let reply_queue = reply_queue_name(&keys);
         let names = Names::new(&settings.broker.name_prefix);
         apply(&settings.broker, &Topology::for_replies(&names, &reply_queue)).await.unwrap();
@@ -99,7 +130,7 @@ impl Ledger {
         let reader = Reader { keys: keys.clone(), book: Arc::clone(&book), news };
         let reading = tokio::spawn(reader.read(settings.broker.url.expose_secret().to_owned(), reply_queue.clone()));
         let publisher = ChannelPool::new(&settings.broker).unwrap();
-        Self { settings: settings.clone(), keys, publisher, reply_queue, book, answered, reading }
+        Self { settings: settings.clone(), keys, foreign_keys, publisher, reply_queue, book, answered, reading }
     }
 
     /// Jobs that have a reply.
@@ -117,13 +148,24 @@ impl Ledger {
         }
     }
 
-    /// Publishes `count` jobs, several at once.
+    /// Publishes `count` sound jobs, several at once.
     pub async fn publish_burst(&self, count: usize) {
-        stream::iter(0..count).for_each_concurrent(PUBLISHES_AT_ONCE, |_| async { drop(self.publish().await) }).await;
+        self.publish_all(vec![Kind::Sound; count]).await;
+    }
+
+    /// Publishes a job of each of `kinds`, several at once.
+    pub async fn publish_all(&self, kinds: Vec<Kind>) {
+        let publish = |kind| async move { drop(self.publish_as(kind).await) };
+        stream::iter(kinds).for_each_concurrent(PUBLISHES_AT_ONCE, publish).await;
+    }
+
+    /// Publishes one sound job; see [`Ledger::publish_as`].
+    pub async fn publish(&self) -> Option<String> {
+        self.publish_as(Kind::Sound).await
     }
 
     /// Publishes one job; its id once the broker has confirmed it. A job that is not confirmed is owed nothing.
-    pub async fn publish(&self) -> Option<String> {
+    pub async fn publish_as(&self, kind: Kind) -> Option<String> {
         let audience = &self.settings.service.audience;
         let lifetime = self.settings.limits.max_lifetime;
         let draft = RequestDraft::new(MODEL.parse().unwrap(), &self.reply_queue, audience, lifetime);
@@ -132,8 +174,18 @@ impl Ledger {
         let tensor = Tensor::new(vec![1, 4], TensorData::Fp32(input.clone())).unwrap();
         let inputs = vec![InferInput { name: "x".to_owned(), tensor, binary_data: false }];
         let body = Job::tensors(MODEL.parse().unwrap(), inputs).request.encode().unwrap();
-        let (message, pending) = self.keys.seal_request(&draft, &body, UnixSeconds::now()).unwrap();
-        let entry = Entry { pending, input, confirmed: false, first_reply: None, replies: HashSet::new() };
+        let keys = if kind == Kind::Foreign { &self.foreign_keys } else { &self.keys };
+        let (mut message, pending) = keys.seal_request(&draft, &body, UnixSeconds::now()).unwrap();
+        match kind {
+            Kind::Sound | Kind::Foreign => {}
+            Kind::Late => {
+                let over = i64::try_from(UnixSeconds::now().0 * 1_000).unwrap() - 1_000;
+                message.properties.headers.insert(HEADER_DEADLINE_MS.to_owned(), over.into());
+            }
+            Kind::Garbled => message.body = garbled(&message.body).into(),
+            Kind::Garbage => message.body = "no envelope".into(),
+        }
+        let entry = Entry { kind, pending, input, confirmed: false, first_reply: None, replies: HashSet::new() };
         self.book.lock().unwrap().jobs.insert(id.clone(), entry);
         let jobs = Address::new(&Names::new(&self.settings.broker.name_prefix).jobs_exchange(), MODEL);
         self.publisher.publish(&jobs, message).await.ok()?;
@@ -158,7 +210,8 @@ impl Ledger {
 
     /// Waits until every confirmed job has a reply, or no more come.
     pub async fn settle(&self) {
-        let confirmed = self.book.lock().unwrap().jobs.values().filter(|entry| entry.confirmed).count();
+        let owed = |entry: &&Entry| entry.confirmed && !entry.kind.is_spoiled();
+        let confirmed = self.book.lock().unwrap().jobs.values().filter(owed).count();
         self.until_answered(confirmed).await;
     }
 
@@ -171,7 +224,6 @@ impl Ledger {
         let left = LetterBox::open(&self.settings.broker, &names.job_queue(MODEL)).await.unwrap();
         let mut account = Account {
             wrong: self.book.lock().unwrap().wrong,
-            dead: dead.len(),
             undeliverable: undeliverable.len(),
             left: left.left(),
             ..Account::default()
@@ -180,22 +232,31 @@ impl Ledger {
         for (id, entry) in &self.book.lock().unwrap().jobs {
             account.jobs += usize::from(entry.confirmed);
             account.duplicates += entry.replies.len().saturating_sub(1);
-            if entry.confirmed && entry.replies.is_empty() && !dead.contains(id) && !undeliverable.contains(id) {
+            let letters: Vec<&Letter> = dead.iter().filter(|letter| letter.job == *id).collect();
+            let is_kept = letters.len() == 1 && letters.iter().all(|letter| letter.has_reason);
+            account.badly_kept += usize::from(entry.confirmed && entry.kind.is_spoiled() && !is_kept);
+            account.innocent_dead += if entry.kind.is_spoiled() { 0 } else { letters.len() };
+            let is_undeliverable = undeliverable.iter().any(|letter| letter.job == *id);
+            if entry.confirmed && entry.replies.is_empty() && letters.is_empty() && !is_undeliverable {
                 account.lost.push(id.clone());
             }
         }
         account
     }
 
-    /// The jobs that the letters of `queue` are about.
-    async fn letters(&self, queue: &str) -> Vec<String> {
+    /// The letters of `queue`.
+    async fn letters(&self, queue: &str) -> Vec<Letter> {
         let mut letters = LetterBox::open(&self.settings.broker, queue).await.unwrap();
-        let mut ids = Vec::new();
+        let mut found = Vec::new();
         while let Some(letter) = letters.next().await.unwrap() {
-            ids.push(letter.message.properties.correlation_id.unwrap_or_default());
+            let properties = letter.message.properties;
+            let first = Properties::default().attempt();
+            let has_reason = properties.text_header(HEADER_ERROR).is_some()
+                && properties.integer_header(HEADER_FAILED_ATTEMPT) == Some(i64::from(first));
+            found.push(Letter { job: properties.correlation_id.unwrap_or_default(), has_reason });
         }
         letters.close().await;
-        ids
+        found
     }
 
     /// Stops reading and closes the connections.
@@ -203,6 +264,15 @@ impl Ledger {
         self.reading.abort();
         self.publisher.close().await;
     }
+}
+
+/// A letter that an operator finds.
+#[derive(Debug)]
+struct Letter {
+    /// The job that it is about.
+    job: String,
+    /// Whether it says why, and that it was tried once.
+    has_reason: bool,
 }
 
 /// Enters replies into the book.
@@ -254,13 +324,24 @@ impl Reader {
     fn answers(&self, entry: &Entry, message: &Message) -> bool {
         let Ok(opened) = self.keys.open_reply(&entry.pending, message, UnixSeconds::now()) else { return false };
         match ResponseBody::decode(&opened.plaintext, opened.json_length) {
-            Ok(ResponseBody::Result(response)) => {
+            Ok(ResponseBody::Result(response)) if entry.kind == Kind::Sound => {
                 let expected = TensorData::Fp32(entry.input.clone());
                 response.outputs.first().is_some_and(|output| *output.tensor.elements() == expected)
             }
-            Ok(ResponseBody::Error(_)) | Err(_) => false,
+            Ok(ResponseBody::Error(error)) => {
+                entry.kind == Kind::Late && error.code == ErrorCode::DeadlineExceeded.as_str()
+            }
+            Ok(ResponseBody::Result(_)) | Err(_) => false,
         }
     }
+}
+
+/// `body` with one bit of its middle changed.
+fn garbled(body: &[u8]) -> Vec<u8> {
+    let mut body = body.to_vec();
+    let middle = body.len() / 2;
+    body[middle] ^= 1;
+    body
 }
 
 /// An input like no other job's, so that a swapped answer is seen.

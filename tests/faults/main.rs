@@ -67,6 +67,9 @@ async fn main() -> ExitCode {
             1 => rows::kill_a_worker(&mut stand, jobs).await,
             3 => rows::reset_connections(&mut stand, jobs).await,
             11 => rows::terminate_under_load(&mut stand, jobs).await,
+            12 => rows::scale_up_and_down(&mut stand, jobs).await,
+            10 => rows::spoil_jobs(&mut stand, jobs).await,
+            13 => rows::let_jobs_expire(&mut stand, jobs).await,
             other => panic!("row {other} is listed and not written"),
         };
         report.add(row, &outcome);

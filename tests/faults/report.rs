@@ -35,8 +35,8 @@ impl Report {
             account.jobs,
             account.lost.len(),
             account.duplicates,
-            seconds(percentile(&outcome.recoveries, 50)),
-            seconds(percentile(&outcome.recoveries, 99)),
+            recovery(&outcome.recoveries, 50),
+            recovery(&outcome.recoveries, 99),
             if passed { "pass" } else { "**fail**" },
         );
         println!("{line}");
@@ -70,8 +70,9 @@ pub fn percentile(times: &[Duration], percent: usize) -> Duration {
     sorted.get(rank - 1).copied().unwrap_or_default()
 }
 
-fn seconds(time: Duration) -> String {
-    format!("{:.2} s", time.as_secs_f64())
+/// Empty where nothing has to recover.
+fn recovery(times: &[Duration], percent: usize) -> String {
+    if times.is_empty() { String::new() } else { format!("{:.2} s", percentile(times, percent).as_secs_f64()) }
 }
 
 fn date() -> String {

@@ -5,9 +5,10 @@
 
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use tokio::time::Instant;
 
-use super::ledger::Account;
+use super::ledger::{Account, Kind};
 use super::proxy::Proxy;
 use super::report::percentile;
 use super::stand::{Stand, WorkerProcess};
@@ -40,6 +41,17 @@ pub const ROWS: &[Row] = &[
         fault: "SIGTERM of a worker under load, 50 times",
         mark: "exits with 0 within its grace; 0 lost; 0 duplicates",
     },
+    Row { number: 12, fault: "workers 1 -> 4 -> 1, 20 times", mark: "0 lost; 0 duplicates" },
+    Row {
+        number: 10,
+        fault: "1 % of the jobs changed on the way, sealed with a wrong key, or no envelope",
+        mark: "each a dead letter with a reason after one attempt; all others answered",
+    },
+    Row {
+        number: 13,
+        fault: "10 % of the jobs past their deadline when a worker sees them",
+        mark: "none is run; every producer is told",
+    },
 ];
 
 /// What a row came to.
@@ -56,11 +68,12 @@ pub struct Outcome {
 impl Outcome {
     /// Holds `account` against what every row demands.
     fn of(account: Account, recoveries: Vec<Duration>, faults: usize) -> Self {
-        let Account { lost, wrong, dead, undeliverable, left, .. } = &account;
+        let Account { lost, wrong, innocent_dead, badly_kept, undeliverable, left, .. } = &account;
         let mut outcome = Self { missed: Vec::new(), recoveries, account: Account::default() };
         outcome.demand(lost.is_empty(), || format!("lost: {}", lost.join(", ")));
         outcome.demand(*wrong == 0, || format!("{wrong} replies are wrong"));
-        outcome.demand(*dead == 0, || format!("{dead} dead letters"));
+        outcome.demand(*innocent_dead == 0, || format!("{innocent_dead} dead letters of innocent jobs"));
+        outcome.demand(*badly_kept == 0, || format!("{badly_kept} spoiled jobs are no dead letter as they should be"));
         outcome.demand(*undeliverable == 0, || format!("{undeliverable} undeliverable replies"));
         outcome.demand(*left == 0, || format!("{left} jobs still in the queue"));
         let recovered = outcome.recoveries.len();
@@ -149,6 +162,71 @@ pub async fn terminate_under_load(stand: &mut Stand, jobs: usize) -> Outcome {
     outcome.demand(duplicates == 0, || format!("{duplicates} duplicates"));
     outcome.demand(endings.is_empty(), || format!("not ended in order within {grace:?}: {}", endings.join("; ")));
     outcome
+}
+
+/// Starts three further workers in one burst, and stops them in the next.
+pub async fn scale_up_and_down(stand: &mut Stand, jobs: usize) -> Outcome {
+    const CYCLES: usize = 20;
+    let broker = stand.broker_address();
+    let grace = stand.settings.worker.drain_grace;
+    let worker = stand.ready_worker(broker).await;
+    let mut recoveries = Vec::new();
+    let mut endings = Vec::new();
+    for cycle in 0..CYCLES {
+        let mut further = Vec::new();
+        let up = burst(stand, jobs, (2 * cycle, 2 * CYCLES), async |stand: &Stand| {
+            let at = Instant::now();
+            further = join_all((0..3).map(|_| stand.ready_worker(broker))).await;
+            at
+        });
+        let up = up.await;
+        recoveries.extend(probe(stand, up).await);
+        let down = burst(stand, jobs, (2 * cycle + 1, 2 * CYCLES), async |_: &Stand| {
+            let at = Instant::now();
+            endings.extend(join_all(further.iter_mut().map(|worker| worker.terminate(grace))).await);
+            at
+        });
+        let down = down.await;
+        recoveries.extend(probe(stand, down).await);
+    }
+    let mut outcome = finish(stand, worker, recoveries, 2 * CYCLES).await;
+    let duplicates = outcome.account.duplicates;
+    outcome.demand(duplicates == 0, || format!("{duplicates} duplicates"));
+    let in_order = endings.iter().flatten().filter(|status| status.success()).count();
+    outcome.demand(in_order == 3 * CYCLES, || format!("{in_order} of {} workers ended in order", 3 * CYCLES));
+    outcome
+}
+
+/// Mixes jobs that no worker can open among the others.
+pub async fn spoil_jobs(stand: &mut Stand, jobs: usize) -> Outcome {
+    const SPOILED: [Kind; 3] = [Kind::Garbled, Kind::Foreign, Kind::Garbage];
+    let kinds = mixed(stand, jobs, jobs.div_ceil(100), &SPOILED);
+    let broker = stand.broker_address();
+    let worker = stand.ready_worker(broker).await;
+    stand.ledger.publish_all(kinds).await;
+    finish(stand, worker, Vec::new(), 0).await
+}
+
+/// Mixes jobs among the others whose deadline is over.
+pub async fn let_jobs_expire(stand: &mut Stand, jobs: usize) -> Outcome {
+    let kinds = mixed(stand, jobs, jobs.div_ceil(10), &[Kind::Late]);
+    let worker = stand.ready_worker(stand.broker_address()).await;
+    stand.ledger.publish_all(kinds).await;
+    finish(stand, worker, Vec::new(), 0).await
+}
+
+/// `jobs` kinds, `odd` of them from `kinds` in turn, at places that the seed chooses.
+fn mixed(stand: &mut Stand, jobs: usize, odd: usize, kinds: &[Kind]) -> Vec<Kind> {
+    let mut mixed = vec![Kind::Sound; jobs];
+    let mut placed = 0;
+    while placed < odd {
+        let place = &mut mixed[stand.seeded.below(jobs)];
+        if *place == Kind::Sound {
+            *place = kinds[placed % kinds.len()];
+            placed += 1;
+        }
+    }
+    mixed
 }
 
 /// Publishes this round's share of `jobs`, and injects the fault when the seed's number of them is answered.

@@ -50,7 +50,10 @@ impl Stand {
         ];
         let settings = Settings::load_in(&LoadOptions { file: None, overrides }, &Environment::of([])).unwrap().0;
         amqp::apply(&settings.broker, &Topology::for_models(&settings.broker, &[MODEL.to_owned()])).await.unwrap();
-        let ledger = Ledger::open(&settings, ProducerKeys::load(keys.path(), TENANT).unwrap()).await;
+        let foreign = tempfile::tempdir().unwrap();
+        generate(foreign.path(), TENANT, &Grant::new(TENANT, vec![MODEL.to_owned()])).unwrap();
+        let load = |folder: &tempfile::TempDir| ProducerKeys::load(folder.path(), TENANT).unwrap();
+        let ledger = Ledger::open(&settings, load(&keys), load(&foreign)).await;
         Self { vhost, settings, ledger, seeded, keys }
     }
 
