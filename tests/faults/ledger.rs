@@ -37,6 +37,8 @@ use super::stand::MODEL;
 const PATIENCE: Duration = Duration::from_secs(20);
 /// How long it listens for duplicates when everything is answered.
 const QUIET: Duration = Duration::from_secs(1);
+/// Between two attempts to reach a broker that is away.
+const PAUSE: Duration = Duration::from_millis(50);
 const PUBLISHES_AT_ONCE: usize = 8;
 const REPLY_PREFETCH: u16 = 500;
 
@@ -155,17 +157,25 @@ impl Ledger {
 
     /// Publishes a job of each of `kinds`, several at once.
     pub async fn publish_all(&self, kinds: Vec<Kind>) {
-        let publish = |kind| async move { drop(self.publish_as(kind).await) };
+        let publish = |kind| async move { drop(self.publish_confirmed(kind).await) };
         stream::iter(kinds).for_each_concurrent(PUBLISHES_AT_ONCE, publish).await;
     }
 
-    /// Publishes one sound job; see [`Ledger::publish_as`].
-    pub async fn publish(&self) -> Option<String> {
-        self.publish_as(Kind::Sound).await
+    /// Publishes fresh jobs until the broker confirms one, whose id this is; `None` when it confirms none in time.
+    pub async fn publish_confirmed(&self, kind: Kind) -> Option<String> {
+        let confirmed = async {
+            loop {
+                if let Some(id) = self.publish_as(kind).await {
+                    return id;
+                }
+                sleep(PAUSE).await;
+            }
+        };
+        timeout(PATIENCE, confirmed).await.ok()
     }
 
     /// Publishes one job; its id once the broker has confirmed it. A job that is not confirmed is owed nothing.
-    pub async fn publish_as(&self, kind: Kind) -> Option<String> {
+    async fn publish_as(&self, kind: Kind) -> Option<String> {
         let audience = &self.settings.service.audience;
         let lifetime = self.settings.limits.max_lifetime;
         let draft = RequestDraft::new(MODEL.parse().unwrap(), &self.reply_queue, audience, lifetime);
@@ -208,11 +218,19 @@ impl Ledger {
         timeout(PATIENCE, came).await.ok().flatten()
     }
 
-    /// Waits until every confirmed job has a reply, or no more come.
+    /// Waits until every confirmed job has the reply that it is owed, or no more come.
     pub async fn settle(&self) {
-        let owed = |entry: &&Entry| entry.confirmed && !entry.kind.is_spoiled();
-        let confirmed = self.book.lock().unwrap().jobs.values().filter(owed).count();
-        self.until_answered(confirmed).await;
+        let mut answered = self.answered.clone();
+        while self.awaits_replies() {
+            if !matches!(timeout(PATIENCE, answered.changed()).await, Ok(Ok(()))) {
+                return;
+            }
+        }
+    }
+
+    fn awaits_replies(&self) -> bool {
+        let waits = |entry: &Entry| entry.confirmed && !entry.kind.is_spoiled() && entry.first_reply.is_none();
+        self.book.lock().unwrap().jobs.values().any(waits)
     }
 
     /// Accounts for every job. Call it when no worker runs any more, so that nothing is under way.
@@ -283,19 +301,27 @@ struct Reader {
 }
 
 impl Reader {
+    /// Reads `queue` for ever, over as many connections as it takes.
     async fn read(self, url: String, queue: String) {
-        let connection = Connection::connect(&url, ConnectionProperties::default()).await.unwrap();
-        let channel = connection.create_channel().await.unwrap();
-        channel.basic_qos(REPLY_PREFETCH, BasicQosOptions { global: false }).await.unwrap();
-        let options = BasicConsumeOptions { no_local: false, no_ack: false, exclusive: false, nowait: false };
-        let mut replies =
-            channel.basic_consume(queue.as_str().into(), "".into(), options, FieldTable::default()).await.unwrap();
-        while let Some(reply) = replies.next().await {
-            let reply = reply.unwrap();
-            self.enter(&reply.properties, reply.data.clone());
-            reply.acker.ack(BasicAckOptions { multiple: false }).await.unwrap();
+        loop {
+            // A connection ends with its broker; what was not acknowledged comes again.
+            let _either = self.read_one_connection(&url, &queue).await;
+            sleep(PAUSE).await;
         }
-        panic!("the reply queue was taken away");
+    }
+
+    async fn read_one_connection(&self, url: &str, queue: &str) -> Result<(), lapin::Error> {
+        let connection = Connection::connect(url, ConnectionProperties::default()).await?;
+        let channel = connection.create_channel().await?;
+        channel.basic_qos(REPLY_PREFETCH, BasicQosOptions { global: false }).await?;
+        let options = BasicConsumeOptions { no_local: false, no_ack: false, exclusive: false, nowait: false };
+        let mut replies = channel.basic_consume(queue.into(), "".into(), options, FieldTable::default()).await?;
+        while let Some(reply) = replies.next().await {
+            let reply = reply?;
+            self.enter(&reply.properties, reply.data.clone());
+            reply.acker.ack(BasicAckOptions { multiple: false }).await?;
+        }
+        Ok(())
     }
 
     fn enter(&self, properties: &lapin::BasicProperties, body: Vec<u8>) {

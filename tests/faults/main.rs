@@ -62,11 +62,12 @@ async fn main() -> ExitCode {
     let chosen = chosen();
     let mut report = Report::begin(jobs, seed);
     for row in ROWS.iter().filter(|row| chosen.contains(&row.number)) {
-        let mut stand = Stand::build(Seeded(seed.wrapping_add(u64::from(row.number)))).await;
+        let mut stand = Stand::build(Seeded(seed.wrapping_add(u64::from(row.number))), row.number == 2).await;
         let outcome = match row.number {
             1 => rows::kill_a_worker(&mut stand, jobs).await,
             3 => rows::reset_connections(&mut stand, jobs).await,
             11 => rows::terminate_under_load(&mut stand, jobs).await,
+            2 => rows::end_the_broker(&mut stand, jobs).await,
             12 => rows::scale_up_and_down(&mut stand, jobs).await,
             10 => rows::spoil_jobs(&mut stand, jobs).await,
             13 => rows::let_jobs_expire(&mut stand, jobs).await,

@@ -41,6 +41,11 @@ pub const ROWS: &[Row] = &[
         fault: "SIGTERM of a worker under load, 50 times",
         mark: "exits with 0 within its grace; 0 lost; 0 duplicates",
     },
+    Row {
+        number: 2,
+        fault: "the broker ended with SIGTERM, 2 times, and SIGKILL, 2 times, and brought back",
+        mark: "0 lost; recovery at most 15 s after the broker is ready",
+    },
     Row { number: 12, fault: "workers 1 -> 4 -> 1, 20 times", mark: "0 lost; 0 duplicates" },
     Row {
         number: 10,
@@ -164,6 +169,32 @@ pub async fn terminate_under_load(stand: &mut Stand, jobs: usize) -> Outcome {
     outcome
 }
 
+/// Ends the broker in each burst, in order and as a crash would in turn, and brings it back.
+pub async fn end_the_broker(stand: &mut Stand, jobs: usize) -> Outcome {
+    const FAULTS: usize = 4;
+    const MOST: Duration = Duration::from_secs(15);
+    let worker = stand.ready_worker(stand.broker_address()).await;
+    let mut recoveries = Vec::new();
+    for round in 0..FAULTS {
+        let back_at = burst(stand, jobs, (round, FAULTS), async |stand: &Stand| {
+            let node = stand.vhost.node;
+            if round % 2 == 0 {
+                node.stop().await
+            } else {
+                node.kill().await
+            }
+            node.bring_back().await;
+            Instant::now()
+        });
+        let back_at = back_at.await;
+        recoveries.extend(probe(stand, back_at).await);
+    }
+    let mut outcome = finish(stand, worker, recoveries, FAULTS).await;
+    let longest = percentile(&outcome.recoveries, 100);
+    outcome.demand(longest <= MOST, || format!("the longest recovery is {longest:?}"));
+    outcome
+}
+
 /// Starts three further workers in one burst, and stops them in the next.
 pub async fn scale_up_and_down(stand: &mut Stand, jobs: usize) -> Outcome {
     const CYCLES: usize = 20;
@@ -250,7 +281,7 @@ async fn burst(
 
 /// The time from the fault to the reply of a job published after it; `None` when there is none.
 async fn probe(stand: &Stand, fault_at: Instant) -> Option<Duration> {
-    let id = stand.ledger.publish().await?;
+    let id = stand.ledger.publish_confirmed(Kind::Sound).await?;
     let reply_at = stand.ledger.reply_to(&id).await?;
     Some(reply_at.saturating_duration_since(fault_at))
 }

@@ -15,7 +15,7 @@ use tokio::time::sleep;
 
 use super::Seeded;
 use super::ledger::Ledger;
-use super::support::rabbitmq::{VirtualHost, virtual_host};
+use super::support::rabbitmq::{Node, VirtualHost, virtual_host};
 use super::support::soon;
 
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
@@ -38,9 +38,14 @@ pub struct Stand {
 }
 
 impl Stand {
-    /// Declares the topology and opens the ledger; no worker runs yet.
-    pub async fn build(seeded: Seeded) -> Self {
-        let vhost = virtual_host().await;
+    /// Declares the topology and opens the ledger; no worker runs yet. A row that ends its broker has one of its own.
+    pub async fn build(seeded: Seeded, own_broker: bool) -> Self {
+        let vhost = if own_broker {
+            // Its script ends it when this program ends.
+            Box::leak(Box::new(Node::start().await)).fresh_vhost()
+        } else {
+            virtual_host().await
+        };
         let keys = tempfile::tempdir().unwrap();
         generate(keys.path(), TENANT, &Grant::new(TENANT, vec![MODEL.to_owned()])).unwrap();
         let set = |key: &str, value: String| Override { key: key.into(), value, option: "faults".into() };

@@ -80,6 +80,11 @@ impl Node {
         self.run_script(&["kill"], &[]).await;
     }
 
+    /// Ends the node in order, as an operator would.
+    pub async fn stop(&self) {
+        self.run_script(&["stop"], &[]).await;
+    }
+
     /// Brings a killed node back, with its queues, at the same port.
     pub async fn bring_back(&self) {
         self.run_script(&["start"], &[]).await;
