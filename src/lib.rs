@@ -18,6 +18,7 @@
 pub mod error;
 pub mod limits;
 pub mod protocol;
+pub mod seeded;
 
 pub mod envelope;
 pub mod postprocess;
@@ -31,6 +32,7 @@ pub mod model;
 pub mod telemetry;
 
 pub mod client;
+pub mod evaluation;
 pub mod worker;
 
 pub mod cli;

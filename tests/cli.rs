@@ -63,6 +63,7 @@ fn the_help_of_every_command_is_as_reviewed() {
         ("help_models_list", &["models", "list"]),
         ("help_models_show", &["models", "show"]),
         ("help_models_check", &["models", "check"]),
+        ("help_models_evaluate", &["models", "evaluate"]),
         ("help_config_check", &["config", "check"]),
         ("help_topology_show", &["topology", "show"]),
         ("help_topology_apply", &["topology", "apply"]),
@@ -237,6 +238,114 @@ fn checking_models_loads_them_and_names_the_one_that_a_worker_would_refuse() {
     write_model(folder.path());
     let ran = run(&["models", "check", "--directory", folder.path().to_str().unwrap()]);
     assert_fails(&ran, 3, &["model.onnx"]);
+}
+
+const SHIPPED: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/models");
+
+/// The first `count` posts of the sample, as a file in `folder`.
+fn posts(folder: &Path, count: usize) -> String {
+    let text = std::fs::read_to_string(format!("{SHIPPED}/topic/samples/posts.jsonl")).unwrap();
+    let path = folder.join("posts.jsonl");
+    std::fs::write(&path, text.lines().take(count).collect::<Vec<_>>().join("\n")).unwrap();
+    path.to_str().unwrap().to_owned()
+}
+
+#[test]
+fn an_evaluation_is_told_as_a_table_as_json_and_as_a_page() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = posts(folder.path(), 60);
+    let page = folder.path().join("report.html");
+    let asked = ["models", "evaluate", "--model", "topic:1", "--data", &data, "--directory", SHIPPED];
+    let json = run(&[&asked[..], &["--json", "--html", page.to_str().unwrap()]].concat());
+    assert_eq!(json.code, 0, "{}", json.stderr);
+    let told = json.json();
+    let (accuracy, macro_f1) = (told["accuracy"].as_f64().unwrap(), told["macro_f1"].as_f64().unwrap());
+    assert!((0.85..1.0).contains(&accuracy) && (0.8..1.0).contains(&macro_f1), "{accuracy} {macro_f1}");
+    assert_eq!((&told["model"], &told["texts"]), (&"topic:1".into(), &60.into()));
+    let cells: u64 = told["confusion"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .flat_map(|row| row.as_array().unwrap())
+        .map(|n| n.as_u64().unwrap())
+        .sum();
+    assert_eq!(cells, 60);
+    let right: u64 = (0..5).map(|class| told["confusion"][class][class].as_u64().unwrap()).sum();
+    assert!((accuracy - right as f64 / 60.0).abs() < 1e-9, "accuracy is the diagonal's share");
+
+    let html = std::fs::read_to_string(page).unwrap();
+    assert!(html.contains("<svg") && html.contains(&format!("{accuracy:.4}")), "{html}");
+    assert!(!html.contains("src=") && !html.contains("href="), "the page is complete in itself");
+
+    let table = run(&asked);
+    assert!(table.stdout.contains(&format!("accuracy     {accuracy:.4}")), "{}", table.stdout);
+    assert!(table.stdout.contains("\nreligion "), "{}", table.stdout);
+}
+
+#[test]
+fn two_versions_are_compared_on_the_same_texts() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = posts(folder.path(), 60);
+    // The second version reads the beginnings of texts alone, and is told by no golden answers.
+    for version in ["1", "2"] {
+        let copy = folder.path().join("models/topic").join(version);
+        std::fs::create_dir_all(&copy).unwrap();
+        for file in ["model.onnx", "tokenizer.json", "labels.txt"] {
+            std::fs::copy(format!("{SHIPPED}/topic/1/{file}"), copy.join(file)).unwrap();
+        }
+        let spec = std::fs::read_to_string(format!("{SHIPPED}/topic/1/model.toml")).unwrap();
+        let spec = spec.replace("version = 1", &format!("version = {version}"));
+        let spec = if version == "2" { spec.replace("max_tokens = 128", "max_tokens = 4") } else { spec };
+        std::fs::write(copy.join("model.toml"), spec).unwrap();
+    }
+    let models = folder.path().join("models");
+    let asked = ["models", "evaluate", "--model", "topic", "--compare", "1", "--data", &data, "-q", "--directory"];
+    let asked = [&asked[..], &[models.to_str().unwrap()]].concat();
+    let told = run(&[&asked[..], &["--json"]].concat()).json();
+    let comparison = &told["comparison"];
+    assert_eq!((&told["model"], &told["compared_with"]["model"]), (&"topic:2".into(), &"topic:1".into()));
+    assert_eq!((&comparison["first"], &comparison["second"]), (&"topic:1".into(), &"topic:2".into()));
+    let difference = told["accuracy"].as_f64().unwrap() - told["compared_with"]["accuracy"].as_f64().unwrap();
+    assert!(difference < -0.1, "four tokens are fewer than 128: {difference}");
+    assert!((comparison["accuracy_difference"].as_f64().unwrap() - difference).abs() < 1e-9);
+    assert!(comparison["mcnemar_p"].as_f64().unwrap() < 0.05, "{comparison}");
+    let differences = comparison["differences"].as_array().unwrap();
+    assert!(differences.iter().all(|one| one["first"] != one["second"] && one["text"].is_string()));
+    let table = run(&asked);
+    assert!(table.stdout.contains("topic:2 minus topic:1") && table.stdout.contains("McNemar"), "{}", table.stdout);
+}
+
+#[test]
+fn what_cannot_be_evaluated_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let write = |name: &str, text: &str| {
+        let path = folder.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    let bad = write("bad.jsonl", "{\"text\": \"orbit\", \"label\": \"science\"}\n{\"text\": 3}\nno\n");
+    let foreign = write("foreign.jsonl", "{\"text\": \"orbit\", \"label\": \"space\"}\n");
+    let wordless = write(
+        "wordless.jsonl",
+        "{\"text\": \"orbit\", \"label\": \"science\"}\n{\"text\": \"42\", \"label\": \"science\"}\n",
+    );
+    let evaluate = |model: &str, data: &str| {
+        run(&["models", "evaluate", "--model", model, "--data", data, "--json", "--directory", SHIPPED])
+    };
+    assert_fails(
+        &evaluate("topic", &bad),
+        2,
+        &["bad.jsonl", "line 2 has a `text` that is no string", "line 3 is no JSON"],
+    );
+    assert_fails(&evaluate("topic", &foreign), 2, &["line 1 has the label `space`", "computers, recreation"]);
+    assert_fails(&evaluate("topic", "no/such.jsonl"), 2, &["no/such.jsonl"]);
+    assert_fails(&evaluate("topic:9", &wordless), 3, &["no model `topic:9`"]);
+    assert_fails(&evaluate("identity", &wordless), 3, &["`identity` is no classifier of texts"]);
+    let told = evaluate("topic", &wordless).json();
+    assert_eq!(
+        (&told["accuracy"], &told["errors"]["INVALID_INPUT"], &told["refused"][0]["line"]),
+        (&0.5.into(), &1.into(), &2.into())
+    );
 }
 
 #[test]

@@ -44,7 +44,15 @@ pub(super) fn print_table<const N: usize>(
     print(&table(header, rows))
 }
 
-fn table<const N: usize>(header: [&str; N], rows: impl IntoIterator<Item = [String; N]>) -> String {
+/// The same for a table whose number of columns is known only now.
+pub(super) fn print_rows(header: &[&str], rows: impl IntoIterator<Item = Vec<String>>) -> Result<(), Failure> {
+    print(&table(header.iter().copied(), rows))
+}
+
+fn table<'a, Row: IntoIterator<Item = String>>(
+    header: impl IntoIterator<Item = &'a str>,
+    rows: impl IntoIterator<Item = Row>,
+) -> String {
     let mut table = Table::new();
     table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Dynamic).set_header(header);
     for row in rows {

@@ -19,6 +19,7 @@ use crate::envelope::{Keyring, ProducerKeys};
 use crate::protocol::model_ref::ModelRef;
 use crate::protocol::response::{InferenceResponse, ResponseBody};
 use crate::protocol::tensor::TensorData;
+use crate::settings::Settings;
 
 /// Send jobs and print their replies
 ///
@@ -79,10 +80,7 @@ pub(super) fn run(args: SubmitArgs, context: &Context) -> Result<(), Failure> {
         return Err(Failure::new(Exit::Usage, "there is no text to send"));
     }
     let settings = &context.settings;
-    let tenant = match &args.tenant {
-        Some(tenant) => tenant.clone(),
-        None => only_tenant(&Keyring::load(&settings.keys.directory)?)?,
-    };
+    let tenant = tenant_or_only(args.tenant.as_ref(), settings)?;
     let keys = ProducerKeys::load(&settings.keys.directory, &tenant)?;
     let jobs: Vec<Job> = items.iter().map(|item| job(&args, &item.text)).collect();
     let window = Window { size: args.window as usize, limit: Duration::from_secs(args.timeout_s) };
@@ -152,6 +150,14 @@ fn read_lines(path: &PathBuf) -> Result<Vec<Item>, Failure> {
 
 fn unreadable(path: &std::path::Path, reason: &str) -> Failure {
     Failure::new(Exit::Usage, format!("`{}` cannot be read: {reason}", path.display()))
+}
+
+/// The tenant that was named, or the only one of the key ring.
+pub(super) fn tenant_or_only(named: Option<&String>, settings: &Settings) -> Result<String, Failure> {
+    match named {
+        Some(tenant) => Ok(tenant.clone()),
+        None => only_tenant(&Keyring::load(&settings.keys.directory)?),
+    }
 }
 
 /// The tenant to submit as when the command line names none.

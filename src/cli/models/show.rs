@@ -1,49 +1,22 @@
-//! `inferq models`: lists and describes the models of the repository as their `model.toml` tells, and checks that a
-//! worker could serve them.
+//! `inferq models list` and `inferq models show`: the models of the repository as their `model.toml` tells. Loads none.
 
 use std::path::PathBuf;
-use std::sync::Arc;
-use std::time::Instant;
 
-use clap::{Args, Subcommand};
+use clap::Args;
 use serde::Serialize;
 
-use super::failure::{Exit, Failure};
-use super::output::{print, print_json, print_table};
-use super::{Context, block_on};
-use crate::batch::batcher::Observer;
-use crate::model::{LoadedModel, ModelOptions, ModelRepository, ModelSpec, find_versions};
+use crate::cli::Context;
+use crate::cli::failure::{Exit, Failure};
+use crate::cli::output::{print, print_json, print_table};
+use crate::model::{ModelSpec, find_versions};
 use crate::postprocess::{PostprocessSpec, Postprocessor};
 use crate::preprocess::PreprocessSpec;
 use crate::protocol::model_ref::ModelRef;
 use crate::protocol::tensor_spec::TensorSpec;
-use crate::settings::{ModelSettings, Settings};
-
-/// List, describe and check the models of the repository
-#[derive(Debug, Args)]
-pub struct ModelsArgs {
-    #[command(subcommand)]
-    command: ModelsCommand,
-}
-
-#[derive(Debug, Subcommand)]
-enum ModelsCommand {
-    /// List the models and versions of the repository
-    #[command(after_help = LIST_EXAMPLES)]
-    List(ListArgs),
-    /// Describe one model: what it takes, what it answers, where it comes from
-    #[command(after_help = SHOW_EXAMPLES)]
-    Show(ShowArgs),
-    /// Load every model that a worker would serve, and check it
-    ///
-    /// Compares each file with its digest, compiles the graph, reads tokenizer and labels, and compares the answers with
-    /// golden.json where there is one. Fails with exit code 3 at the first model that a worker would refuse.
-    #[command(after_help = CHECK_EXAMPLES)]
-    Check(CheckArgs),
-}
+use crate::settings::ModelSettings;
 
 #[derive(Debug, Args)]
-struct ListArgs {
+pub(super) struct ListArgs {
     /// The model repository's folder [default: models.directory]
     #[arg(long, value_name = "FOLDER")]
     directory: Option<PathBuf>,
@@ -53,7 +26,7 @@ struct ListArgs {
 }
 
 #[derive(Debug, Args)]
-struct ShowArgs {
+pub(super) struct ShowArgs {
     /// The model, as a job names it; without a version the highest is meant
     #[arg(value_name = "NAME[:VERSION]")]
     model: ModelRef,
@@ -65,27 +38,15 @@ struct ShowArgs {
     json: bool,
 }
 
-#[derive(Debug, Args)]
-struct CheckArgs {
-    /// The model repository's folder [default: models.directory]
-    #[arg(long, value_name = "FOLDER")]
-    directory: Option<PathBuf>,
-}
-
-const LIST_EXAMPLES: &str = "\
+pub(super) const LIST_EXAMPLES: &str = "\
 Examples:
   inferq models list
   inferq models list --directory /usr/share/inferq/models --json";
 
-const SHOW_EXAMPLES: &str = "\
+pub(super) const SHOW_EXAMPLES: &str = "\
 Examples:
   inferq models show topic
   inferq models show topic:1 --json";
-
-const CHECK_EXAMPLES: &str = "\
-Examples:
-  inferq models check
-  inferq models check --directory ./models --set models.serve=topic";
 
 /// A model of the repository, not loaded.
 #[derive(Debug, Serialize)]
@@ -112,23 +73,6 @@ struct Shown<'a> {
     labels: &'a [String],
 }
 
-pub(super) fn run(args: ModelsArgs, context: &Context) -> Result<(), Failure> {
-    match args.command {
-        ModelsCommand::List(args) => list(args, context),
-        ModelsCommand::Show(args) => show(&args, context),
-        ModelsCommand::Check(args) => check(args, context),
-    }
-}
-
-/// The names of the models that a worker with these settings serves. Named ones need not be there yet: a broker may be
-/// set up before its models.
-pub(super) fn served_names(settings: &ModelSettings) -> Result<Vec<String>, Failure> {
-    if !settings.serve.is_empty() {
-        return Ok(settings.serve.clone());
-    }
-    Ok(ModelRepository::served_names(settings)?)
-}
-
 fn describe(directory: Option<PathBuf>, settings: &ModelSettings) -> Result<Vec<Described>, Failure> {
     let directory = directory.unwrap_or_else(|| settings.directory.clone());
     let described = |(name, _, folder): (String, u32, PathBuf)| {
@@ -138,7 +82,7 @@ fn describe(directory: Option<PathBuf>, settings: &ModelSettings) -> Result<Vec<
     find_versions(&directory)?.into_iter().map(described).collect()
 }
 
-fn list(args: ListArgs, context: &Context) -> Result<(), Failure> {
+pub(super) fn list(args: ListArgs, context: &Context) -> Result<(), Failure> {
     let models = describe(args.directory, &context.settings.models)?;
     if args.json {
         return print_json(&models);
@@ -151,7 +95,7 @@ fn list(args: ListArgs, context: &Context) -> Result<(), Failure> {
     print_table(["MODEL", "VERSION", "SERVED", "MAX BATCH", "LICENCE", "DESCRIPTION"], models.into_iter().map(row))
 }
 
-fn show(args: &ShowArgs, context: &Context) -> Result<(), Failure> {
+pub(super) fn show(args: &ShowArgs, context: &Context) -> Result<(), Failure> {
     let models = describe(args.directory.clone(), &context.settings.models)?;
     let asked = &args.model;
     let fits = |model: &&Described| {
@@ -171,26 +115,6 @@ fn show(args: &ShowArgs, context: &Context) -> Result<(), Failure> {
         labels: postprocessor.labels(),
     };
     if args.json { print_json(&shown) } else { print(&page(&shown)) }
-}
-
-/// Loads what a worker would load, one version at a time, and says so.
-fn check(args: CheckArgs, context: &Context) -> Result<(), Failure> {
-    let Settings { models, batching, .. } = &context.settings;
-    let models =
-        ModelSettings { directory: args.directory.unwrap_or_else(|| models.directory.clone()), ..models.clone() };
-    let served = ModelRepository::served_names(&models)?;
-    let versions = find_versions(&models.directory)?;
-    let nobody_measures: Observer = Arc::new(|_| {});
-    let observe = Arc::new(move |_: &str| Arc::clone(&nobody_measures));
-    let options = ModelOptions { batching: batching.clone(), observe };
-    block_on(async {
-        for (name, version, folder) in versions.into_iter().filter(|(name, ..)| served.contains(name)) {
-            let began = Instant::now();
-            LoadedModel::load(&folder, &options)?;
-            print(&format!("{name}:{version} is sound; loaded in {} ms\n", began.elapsed().as_millis()))?;
-        }
-        Ok(())
-    })
 }
 
 /// A model's description for people.

@@ -1,0 +1,67 @@
+//! `inferq models`: what the repository has, whether a worker could serve it, and how good it is.
+//!
+//! `show` reads descriptions, `check` loads, `evaluate` runs labelled texts.
+
+use clap::{Args, Subcommand};
+
+use super::Context;
+use super::failure::Failure;
+use crate::model::ModelRepository;
+use crate::settings::ModelSettings;
+
+mod check;
+mod evaluate;
+mod scorecard;
+mod show;
+
+/// List, describe, check and evaluate the models of the repository
+#[derive(Debug, Args)]
+pub struct ModelsArgs {
+    #[command(subcommand)]
+    command: ModelsCommand,
+}
+
+#[derive(Debug, Subcommand)]
+enum ModelsCommand {
+    /// List the models and versions of the repository
+    #[command(after_help = show::LIST_EXAMPLES)]
+    List(show::ListArgs),
+    /// Describe one model: what it takes, what it answers, where it comes from
+    #[command(after_help = show::SHOW_EXAMPLES)]
+    Show(show::ShowArgs),
+    /// Load every model that a worker would serve, and check it
+    ///
+    /// Compares each file with its digest, compiles the graph, reads tokenizer and labels, and compares the answers with
+    /// golden.json where there is one. Fails with exit code 3 at the first model that a worker would refuse.
+    #[command(after_help = check::CHECK_EXAMPLES)]
+    Check(check::CheckArgs),
+    /// Run labelled texts through a model, and say how good it is
+    ///
+    /// Every line of the file is a JSON object with a string `text` and a string `label`, one of the model's own. The texts go
+    /// the way that jobs go: prepared, batched, run, shaped; or, with --broker, to the workers there. Told are accuracy, macro
+    /// F1, precision and recall of each class, who is taken for whom, calibration and latency. A text that is not
+    /// answered counts as wrong.
+    ///
+    /// With --compare a second version runs on the same texts: McNemar's exact test and a paired bootstrap say whether they
+    /// differ by more than chance, and the texts on which they differ are listed.
+    #[command(after_help = evaluate::EXAMPLES)]
+    Evaluate(evaluate::EvaluateArgs),
+}
+
+pub(super) fn run(args: ModelsArgs, context: &Context) -> Result<(), Failure> {
+    match args.command {
+        ModelsCommand::List(args) => show::list(args, context),
+        ModelsCommand::Show(args) => show::show(&args, context),
+        ModelsCommand::Check(args) => check::check(args, context),
+        ModelsCommand::Evaluate(args) => evaluate::run(&args, context),
+    }
+}
+
+/// The names of the models that a worker with these settings serves. Named ones need not be there yet: a broker may be
+/// set up before its models.
+pub(super) fn served_names(settings: &ModelSettings) -> Result<Vec<String>, Failure> {
+    if !settings.serve.is_empty() {
+        return Ok(settings.serve.clone());
+    }
+    Ok(ModelRepository::served_names(settings)?)
+}
