@@ -19,6 +19,8 @@ pub enum ErrorCode {
     ReplyQueueForbidden,
     /// Step 11: the same message id with another ciphertext.
     ReplayConflict,
+    /// Step 11: the tenant has more unexpired jobs than the worker may remember.
+    ReplayGuardFull,
     /// Step 10: the key's grant does not name this model.
     ModelForbidden,
     /// The plaintext is no Open Inference Protocol v2 request.
@@ -58,12 +60,13 @@ pub enum Route {
 
 impl ErrorCode {
     /// Every code, in the order of `docs/errors.md`.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 17] = [
         Self::EnvelopeRejected,
         Self::BindingMismatch,
         Self::OutsideTimeWindow,
         Self::ReplyQueueForbidden,
         Self::ReplayConflict,
+        Self::ReplayGuardFull,
         Self::ModelForbidden,
         Self::MalformedRequest,
         Self::UnknownModel,
@@ -86,6 +89,7 @@ impl ErrorCode {
             Self::OutsideTimeWindow => "OUTSIDE_TIME_WINDOW",
             Self::ReplyQueueForbidden => "REPLY_QUEUE_FORBIDDEN",
             Self::ReplayConflict => "REPLAY_CONFLICT",
+            Self::ReplayGuardFull => "REPLAY_GUARD_FULL",
             Self::ModelForbidden => "MODEL_FORBIDDEN",
             Self::MalformedRequest => "MALFORMED_REQUEST",
             Self::UnknownModel => "UNKNOWN_MODEL",
@@ -118,7 +122,7 @@ impl ErrorCode {
             | Self::DeadlineExceeded
             | Self::InferenceFailed
             | Self::ReplyTooLarge => Route::Reply,
-            Self::ModelUnavailable => Route::Retry,
+            Self::ReplayGuardFull | Self::ModelUnavailable => Route::Retry,
             Self::ReplyUndeliverable => Route::Undeliverable,
         }
     }
@@ -138,6 +142,9 @@ impl ErrorCode {
             }
             Self::ReplyQueueForbidden => "the reply queue does not carry the tenant's prefix",
             Self::ReplayConflict => "the message id was used before with another ciphertext",
+            Self::ReplayGuardFull => {
+                "the tenant has more unexpired jobs than a worker remembers to tell replays; the job is retried"
+            }
             Self::ModelForbidden => "the key's grant does not name the model",
             Self::MalformedRequest => "the plaintext is no Open Inference Protocol v2 request",
             Self::UnknownModel => "no such model or version is served",
@@ -163,6 +170,9 @@ impl ErrorCode {
             Self::OutsideTimeWindow => "synchronise the clock; seal again with a fresh iat and exp",
             Self::ReplyQueueForbidden => "name a reply queue that starts with the tenant's prefix",
             Self::ReplayConflict => "use a fresh message id for every job",
+            Self::ReplayGuardFull => {
+                "seal with a shorter exp - iat, or add worker replicas; the job comes back after a pause"
+            }
             Self::ModelForbidden => "ask the operator for a grant, or name a model that the key may use",
             Self::MalformedRequest => "compare the request with docs/wire-protocol.md; the message names the place",
             Self::UnknownModel => "name a model and version that `inferq models list` shows",

@@ -13,6 +13,9 @@ pub const MAX_ID_CHARS: usize = 255;
 pub const ENVELOPE_OVERHEAD_BYTES: usize = 4 + 2 + MAX_HEADER_CHARS + 40 + 12 + 16;
 /// Largest message body that a setting may allow. The broker has a bound of its own (`max_message_size`).
 pub const MAX_BODY_BYTES: usize = 128 << 20;
+/// Unexpired jobs that a worker remembers of one tenant, to tell a replay: 2,900 a second with lifetimes of 300 s. Each
+/// takes about 100 bytes.
+pub const MAX_REMEMBERED_JOBS: usize = 1 << 20;
 /// Characters of a model's name: its queues' names have to fit into an id as well.
 pub const MAX_MODEL_NAME_CHARS: usize = 64;
 /// Axes of a tensor.

@@ -1,13 +1,14 @@
 //! The envelope of a job and of its reply: what makes the broker carry ciphertext only.
 //!
 //! `jwe` is the cryptography, `claims` the protected headers, `keyring` the keys and grants, `open` the order of
-//! validation of a request, `seal` the worker's replies, `producer` the other side of both. Nothing here knows models,
+//! validation of a request, `replay` what was seen before, `seal` the worker's replies, `producer` the other side of both. Nothing here knows models,
 //! tensors or the broker's I/O.
 
 pub mod claims;
 pub mod keyring;
 pub mod open;
 pub mod producer;
+pub mod replay;
 pub mod seal;
 
 mod generate;
@@ -24,6 +25,7 @@ pub use generate::{GenerateError, generate};
 pub use keyring::{Direction, Keyring, KeyringError, ListedKey};
 pub use open::{OpenPolicy, OpenedJob, Rejection, ReplyContext, claimed_tenant, open_request};
 pub use producer::{OpenedReply, PendingReply, ProducerKeys, ReplyRejected, RequestDraft};
+pub use replay::{Admission, Admitted, JobIdentity, ReplayBounds, ReplayGuard};
 pub use seal::{SealError, SealedReply, seal_reply};
 pub use tenant::{Grant, Tenant, is_tenant_name};
 pub use time::UnixSeconds;

@@ -123,7 +123,7 @@ pub fn open_request(
     check_window(&claims, policy, now)?;
     // 10. The grant.
     check_grant(&key.tenant, &claims, &reply)?;
-    // 12. The payload is read by `protocol`, after this.
+    // 11. The replay guard is asked, and 12. the payload read, by the worker: a copy of a job in flight has to wait.
     Ok(OpenedJob { claims, plaintext, json_length, reply })
 }
 

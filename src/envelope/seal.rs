@@ -1,6 +1,7 @@
 //! The worker's replies: sealed with the tenant's response key, tied to the exact request.
 
 use serde_json::to_vec;
+use sha2::{Digest as _, Sha256};
 use uuid::Uuid;
 
 use super::claims::{ALG, ContentKind, ENC, ReplyHeader, TYP_REPLY};
@@ -46,7 +47,7 @@ pub fn seal_reply(
     now: UnixSeconds,
 ) -> Result<SealedReply, SealError> {
     let key = keyring.sealing_key(&context.tenant).ok_or_else(|| SealError::NoKey(context.tenant.clone()))?;
-    let reply_id = Uuid::now_v7().to_string();
+    let reply_id = reply_id(context);
     let header = ReplyHeader {
         alg: ALG.to_owned(),
         enc: ENC.to_owned(),
@@ -79,6 +80,17 @@ pub fn seal_reply(
         headers: json_length_header(body),
     };
     Ok(SealedReply { message: Message { body: sealed.body, properties }, reply_queue: context.reply_to.clone() })
+}
+
+/// The id of the reply to one exact request: always the same, so that whoever gets two of them knows them for one.
+fn reply_id(context: &ReplyContext) -> String {
+    let mut digest = Sha256::new_with_prefix(b"inferq-reply-v1");
+    for part in [&context.tenant, &context.message_id, &context.request_tag] {
+        digest.update([0]);
+        digest.update(part);
+    }
+    let digest: [u8; 32] = digest.finalize().into();
+    Uuid::new_v8(digest.first_chunk().copied().unwrap_or_default()).to_string()
 }
 
 /// The `cty` of a body.

@@ -90,6 +90,7 @@ pub struct Metrics {
     replied: Family<ModelCode, Counter>,
     dead_lettered: Family<Code, Counter>,
     retried: Family<Code, Counter>,
+    duplicate: Counter,
     requeued: Family<Reason, Counter>,
     undeliverable: Family<Reason, Counter>,
     job_seconds: Histograms<ModelLabel>,
@@ -124,6 +125,7 @@ impl Metrics {
             replied: registered(all, &names::JOBS_REPLIED, Family::default()),
             dead_lettered: registered(all, &names::JOBS_DEAD_LETTERED, Family::default()),
             retried: registered(all, &names::JOBS_RETRIED, Family::default()),
+            duplicate: registered(all, &names::JOBS_DUPLICATE, Counter::default()),
             requeued: registered(all, &names::JOBS_REQUEUED, Family::default()),
             undeliverable: registered(all, &names::REPLIES_UNDELIVERABLE, Family::default()),
             job_seconds: registered(all, &names::JOB_SECONDS, Family::new_with_constructor(seconds)),
@@ -209,6 +211,11 @@ impl Metrics {
     /// A job was sent to a retry queue.
     pub fn retried(&self, code: ErrorCode) {
         self.retried.get_or_create(&Code { code: code.as_str() }).inc();
+    }
+
+    /// A copy of an answered job was acknowledged.
+    pub fn duplicate(&self) {
+        self.duplicate.inc();
     }
 
     /// A job was given back to its queue.
@@ -359,6 +366,7 @@ mod tests {
         metrics.replied("topic", Some(ErrorCode::InvalidInput));
         metrics.dead_lettered(ErrorCode::EnvelopeRejected);
         metrics.retried(ErrorCode::ModelUnavailable);
+        metrics.duplicate();
         metrics.requeued(RequeueReason::Dropped);
         metrics.undeliverable(UndeliverableReason::Returned);
         metrics.job_ended("topic", Duration::from_millis(3));

@@ -69,6 +69,8 @@ declare! {
         "Jobs that were published to a dead-letter queue, by error code");
     JOBS_RETRIED = ("inferq_jobs_retried_total", Counter, ["code"],
         "Jobs that were published to a retry queue, by error code");
+    JOBS_DUPLICATE = ("inferq_jobs_duplicate_total", Counter, [],
+        "Copies of jobs that this worker had answered, acknowledged without a second answer");
     JOBS_REQUEUED = ("inferq_jobs_requeued_total", Counter, ["reason"],
         "Jobs that were given back to their queue, by reason");
     REPLIES_UNDELIVERABLE = ("inferq_replies_undeliverable_total", Counter, ["reason"],

@@ -6,9 +6,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::broker::Publisher;
 use crate::broker::topology::Names;
-use crate::envelope::{Keyring, OpenPolicy};
+use crate::broker::{Confirmed, Publisher};
+use crate::envelope::{Keyring, OpenPolicy, ReplayBounds, ReplayGuard};
+use crate::limits::MAX_REMEMBERED_JOBS;
 use crate::model::ModelRepository;
 use crate::protocol::request::RequestBounds;
 use crate::settings::Settings;
@@ -31,6 +32,7 @@ pub use serve::{ServeError, serve};
 pub struct Worker<P> {
     keyring: Arc<Keyring>,
     open_policy: OpenPolicy,
+    replays: Arc<ReplayGuard<Confirmed>>,
     request_bounds: RequestBounds,
     models: Arc<ModelRepository>,
     publisher: P,
@@ -49,8 +51,14 @@ impl<P: Publisher> Worker<P> {
     #[must_use]
     pub fn new(settings: &Settings, parts: Parts, publisher: P) -> Self {
         let Parts { keyring, models, metrics } = parts;
+        let bounds = ReplayBounds {
+            max_jobs: MAX_REMEMBERED_JOBS,
+            max_lifetime: settings.limits.max_lifetime,
+            clock_skew: settings.limits.clock_skew,
+        };
         Self {
             keyring,
+            replays: Arc::new(ReplayGuard::new(bounds, Confirmed::for_duplicate)),
             open_policy: OpenPolicy {
                 audience: settings.service.audience.clone(),
                 max_lifetime: settings.limits.max_lifetime,

@@ -2,7 +2,8 @@
 //!
 //! Made by `process` at the end of a job's walk, read by `reply`, which turns it into a confirmed publish.
 
-use crate::envelope::ReplyContext;
+use crate::broker::Confirmed;
+use crate::envelope::{Admission, ReplyContext};
 use crate::error::{ErrorCode, JobError, Route};
 use crate::protocol::body::EncodedBody;
 use crate::protocol::response::ErrorBody;
@@ -18,7 +19,11 @@ pub(super) enum Outcome {
         body: EncodedBody,
         /// The code, where the answer is an error.
         code: Option<ErrorCode>,
+        /// Told when the answer is confirmed; none where the job was refused before the replay guard saw it.
+        admission: Option<Admission<Confirmed>>,
     },
+    /// A copy of a job that was answered: what was confirmed then stands in its place, too.
+    Duplicate(Confirmed),
     /// It failed for a reason that passes; it is tried again, and is a dead letter once the attempts are used up.
     Retry {
         /// Whose job it is, for the log.
@@ -35,16 +40,19 @@ pub(super) enum Outcome {
 
 impl Outcome {
     /// What becomes of a job that failed with `error` after it was authenticated.
-    pub(super) fn failed(context: Box<ReplyContext>, id: Option<String>, error: JobError) -> Self {
+    pub(super) fn failed(
+        admission: Option<Admission<Confirmed>>,
+        context: Box<ReplyContext>,
+        id: Option<String>,
+        error: JobError,
+    ) -> Self {
         match error.code.route() {
-            Route::Reply => Self::told(context, id, &error),
+            Route::Reply => {
+                let body = ErrorBody::new(&error, id).encode();
+                Self::Answer { context, body, code: Some(error.code), admission }
+            }
             Route::Retry => Self::Retry { context, error },
             Route::DeadLetter | Route::Undeliverable => Self::DeadLetter { error },
         }
-    }
-
-    /// An encrypted error for the producer.
-    pub(super) fn told(context: Box<ReplyContext>, id: Option<String>, error: &JobError) -> Self {
-        Self::Answer { context, body: ErrorBody::new(error, id).encode(), code: Some(error.code) }
     }
 }

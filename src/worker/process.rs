@@ -1,4 +1,4 @@
-//! The walk of one job, as one straight function: open, decode, resolve, prepare, infer, shape.
+//! The walk of one job, as one straight function: open, admit, decode, resolve, prepare, infer, shape.
 //!
 //! Called by the consume loop for every delivery, many at a time. Publishes nothing: what becomes of the job is an
 //! `Outcome`, which `reply` turns into a confirmed publish.
@@ -14,8 +14,8 @@ use super::stage::Stopwatch;
 use crate::batch::batcher::SubmitOptions;
 use crate::batch::row::Inferred;
 use crate::broker::{Delivery, Publisher};
-use crate::envelope::{OpenedJob, Rejection, UnixSeconds, open_request};
-use crate::error::{ErrorCode, JobError, Route};
+use crate::envelope::{Admitted, JobIdentity, OpenedJob, Rejection, UnixSeconds, open_request};
+use crate::error::{ErrorCode, JobError};
 use crate::protocol::body::EncodedBody;
 use crate::protocol::model_ref::ModelRef;
 use crate::protocol::properties::{HEADER_DEADLINE_MS, Message};
@@ -60,24 +60,48 @@ impl<P: Publisher> Worker<P> {
             Err(rejection) => return rejected(rejection),
         };
         stopwatch.lap(Stage::Open);
-        let request = match InferenceRequest::decode(&opened.plaintext, opened.json_length, &self.request_bounds) {
-            Ok(request) => request,
-            Err(error) => return Outcome::failed(Box::new(opened.reply), None, error),
-        };
+        match self.replays.admit(&JobIdentity::of(&opened), UnixSeconds::now()).await {
+            Admitted::Run(admission) => {
+                let ran = self.run(&opened, message, circumstances, stopwatch).await;
+                let (context, admission) = (Box::new(opened.reply), Some(admission));
+                match ran {
+                    Ok(body) => Outcome::Answer { context, body, code: None, admission },
+                    Err((id, error)) => Outcome::failed(admission, context, id, error),
+                }
+            }
+            Admitted::Duplicate(proof) => {
+                tracing::info!(
+                    job.id = opened.claims.message_id,
+                    tenant = opened.claims.tenant,
+                    "a copy of an answered job"
+                );
+                self.metrics.duplicate();
+                Outcome::Duplicate(proof)
+            }
+            Admitted::Conflict => refused_replay(opened, ErrorCode::ReplayConflict),
+            Admitted::Full => refused_replay(opened, ErrorCode::ReplayGuardFull),
+        }
+    }
+
+    /// From an admitted job to its answer; a failure comes with the request's own id, where that was read.
+    async fn run(
+        &self,
+        opened: &OpenedJob,
+        message: &Message,
+        circumstances: Circumstances,
+        stopwatch: &mut Stopwatch<'_>,
+    ) -> Result<EncodedBody, (Option<String>, JobError)> {
+        let request = InferenceRequest::decode(&opened.plaintext, opened.json_length, &self.request_bounds)
+            .map_err(|error| (None, error))?;
         stopwatch.lap(Stage::Decode);
         let id = request.id.clone();
-        let answered = match self.deadline(&opened, message) {
-            Ok(deadline) => {
-                let tenant = opened.claims.tenant.as_str().into();
-                let options = SubmitOptions { deadline, tenant, alone: circumstances.redelivered };
-                self.answer(&opened.claims.model, request, options, stopwatch).await
-            }
-            Err(error) => Err(error),
+        let deadline = match self.deadline(opened, message) {
+            Ok(deadline) => deadline,
+            Err(error) => return Err((id, error)),
         };
-        match answered {
-            Ok(body) => Outcome::Answer { context: Box::new(opened.reply), body, code: None },
-            Err(error) => Outcome::failed(Box::new(opened.reply), id, error),
-        }
+        let options =
+            SubmitOptions { deadline, tenant: opened.claims.tenant.as_str().into(), alone: circumstances.redelivered };
+        self.answer(&opened.claims.model, request, options, stopwatch).await.map_err(|error| (id, error))
     }
 
     /// From the request to the encoded response.
@@ -130,8 +154,13 @@ fn longest(rows: &[Inferred], of: impl Fn(&Inferred) -> Duration) -> Duration {
 /// What becomes of a job that did not pass the validation of its envelope.
 fn rejected(rejection: Rejection) -> Outcome {
     let error = JobError::new(rejection.code, rejection.reason);
-    match (error.code.route(), rejection.reply) {
-        (Route::Reply, Some(context)) => Outcome::told(context, None, &error),
-        (Route::Reply | Route::Retry | Route::DeadLetter | Route::Undeliverable, _) => Outcome::DeadLetter { error },
+    match rejection.reply {
+        Some(context) => Outcome::failed(None, context, None, error),
+        None => Outcome::DeadLetter { error },
     }
+}
+
+/// What becomes of a job that the replay guard refuses. It is never answered: a copy of it may have been.
+fn refused_replay(opened: OpenedJob, code: ErrorCode) -> Outcome {
+    Outcome::failed(None, Box::new(opened.reply), None, JobError::new(code, code.meaning()))
 }

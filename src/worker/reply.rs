@@ -8,7 +8,7 @@ use super::Worker;
 use super::outcome::Outcome;
 use super::stage::Stopwatch;
 use crate::broker::{Address, Confirmed, PublishError, Publisher, Verdict};
-use crate::envelope::{ReplyContext, SealedReply, UnixSeconds, seal_reply};
+use crate::envelope::{Admission, ReplyContext, SealedReply, UnixSeconds, seal_reply};
 use crate::error::{ErrorCode, JobError};
 use crate::limits::{REFUSED_REPLY_PAUSE, REFUSED_REPLY_TRIES, REQUEUE_PAUSE};
 use crate::protocol::body::EncodedBody;
@@ -23,6 +23,7 @@ struct Answer {
     context: Box<ReplyContext>,
     body: EncodedBody,
     code: Option<ErrorCode>,
+    admission: Option<Admission<Confirmed>>,
 }
 
 impl<P: Publisher> Worker<P> {
@@ -35,10 +36,11 @@ impl<P: Publisher> Worker<P> {
         stopwatch: &mut Stopwatch<'_>,
     ) -> Verdict {
         let published = match outcome {
-            Outcome::Answer { context, body, code } => {
-                let answer = Answer { context, body, code };
+            Outcome::Answer { context, body, code, admission } => {
+                let answer = Answer { context, body, code, admission };
                 self.publish_answer(model, job, answer, stopwatch).await
             }
+            Outcome::Duplicate(confirmed) => Ok(confirmed),
             Outcome::Retry { context, error } => self.publish_retry(model, job, &context, error).await,
             Outcome::DeadLetter { error } => self.publish_dead_letter(model, job, &error).await,
         };
@@ -61,7 +63,7 @@ impl<P: Publisher> Worker<P> {
         answer: Answer,
         stopwatch: &mut Stopwatch<'_>,
     ) -> Result<Confirmed, PublishError> {
-        let Answer { context, body, code } = answer;
+        let Answer { context, body, code, admission } = answer;
         let sealed = seal_reply(&self.keyring, &context, &body, &self.open_policy.audience, UnixSeconds::now());
         let sealed = match sealed {
             Ok(sealed) => sealed,
@@ -78,6 +80,9 @@ impl<P: Publisher> Worker<P> {
             Ok(confirmed) => {
                 self.metrics.replied(model, code);
                 log_answer(&context, code);
+                if let Some(admission) = admission {
+                    admission.answered(confirmed.for_duplicate());
+                }
                 Ok(confirmed)
             }
             Err(PublishError::Returned { .. }) => {
