@@ -63,6 +63,7 @@ fn the_help_of_every_command_is_as_reviewed() {
         ("help_models_list", &["models", "list"]),
         ("help_models_show", &["models", "show"]),
         ("help_models_check", &["models", "check"]),
+        ("help_models_add", &["models", "add"]),
         ("help_models_evaluate", &["models", "evaluate"]),
         ("help_config_check", &["config", "check"]),
         ("help_topology_show", &["topology", "show"]),
@@ -313,6 +314,104 @@ fn two_versions_are_compared_on_the_same_texts() {
     assert!(differences.iter().all(|one| one["first"] != one["second"] && one["text"].is_string()));
     let table = run(&asked);
     assert!(table.stdout.contains("topic:2 minus topic:1") && table.stdout.contains("McNemar"), "{}", table.stdout);
+}
+
+#[test]
+fn a_model_is_added_with_what_its_file_says_and_is_then_sound() {
+    let folder = tempfile::tempdir().unwrap();
+    let models = folder.path().join("models");
+    let directory = models.to_str().unwrap();
+    let file = |name: &str| format!("{SHIPPED}/topic/1/{name}");
+    let (onnx, labels, tokenizer, golden) =
+        (file("model.onnx"), file("labels.txt"), file("tokenizer.json"), file("golden.json"));
+    let add = ["models", "add", &onnx, "--name", "topic", "--directory", directory, "--json"];
+    let as_texts = ["--labels", &labels, "--tokenizer", &tokenizer];
+    let first = run(&[&add[..], &as_texts, &["--golden", &golden]].concat());
+    assert_eq!((first.code, first.stderr.as_str()), (0, ""), "{}", first.stdout);
+    let told = first.json();
+    assert_eq!(
+        (&told["graph"]["opset"], &told["spec"]["version"], &told["golden_is_own"]),
+        (&17.into(), &1.into(), &false.into())
+    );
+    assert_eq!(
+        (&told["spec"]["postprocess"]["activation"], &told["spec"]["inputs"][0]["name"]),
+        (&"softmax".into(), &"input_ids".into())
+    );
+    assert!(told["sampled"]["row_in_batch_ms"].is_number(), "{told}");
+
+    // The next one is version 2, with answers of its own, and is not put in the place of the first.
+    let second = run(&[&add[..], &as_texts].concat());
+    assert_eq!((&second.json()["spec"]["version"], &second.json()["golden_is_own"]), (&2.into(), &true.into()));
+    assert_fails(&run(&[&add[..], &["--version", "1"]].concat()), 3, &["topic/1`", "never overwritten"]);
+    let raw = run(&[
+        "models",
+        "add",
+        &format!("{SHIPPED}/identity/1/model.onnx"),
+        "--name",
+        "same",
+        "--directory",
+        directory,
+    ]);
+    assert!(raw.stdout.starts_with("added   same:1 in "), "{}{}", raw.stdout, raw.stderr);
+
+    let checked = run(&["models", "check", "--directory", directory]);
+    assert_eq!(
+        (checked.code, checked.stdout.lines().count(), checked.stderr.as_str()),
+        (0, 3, ""),
+        "{}",
+        checked.stdout
+    );
+    let data = posts(folder.path(), 5);
+    let evaluated =
+        run(&["models", "evaluate", "--model", "topic:2", "--data", &data, "--directory", directory, "--json"]);
+    assert_eq!(evaluated.json()["model"], "topic:2");
+
+    // What was kept finds a later change; all that is wrong is told at once.
+    let kept = models.join("same/1/golden.json");
+    let changed = std::fs::read_to_string(&kept).unwrap().replace("\"y\":[", "\"y\":[9.5,");
+    std::fs::write(&kept, changed).unwrap();
+    std::fs::remove_file(models.join("topic/2/tokenizer.json")).unwrap();
+    let checked = run(&["models", "check", "--directory", directory]);
+    assert_eq!(checked.code, 3);
+    for part in ["refuse 2 versions", "`same` version 1 does not answer", "tokenizer.json"] {
+        assert!(checked.stderr.contains(part), "{}", checked.stderr);
+    }
+    let left: Vec<_> = std::fs::read_dir(&models).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!(left.len(), 2, "nothing but the two models is left: {left:?}");
+}
+
+#[test]
+fn what_cannot_be_added_is_refused_and_leaves_nothing_behind() {
+    let folder = tempfile::tempdir().unwrap();
+    let directory = folder.path().to_str().unwrap();
+    let onnx = format!("{SHIPPED}/topic/1/model.onnx");
+    let labels = folder.path().join("two.txt");
+    std::fs::write(&labels, "a\nb\n").unwrap();
+    let wrong = folder.path().join("golden.json");
+    let golden = std::fs::read_to_string(format!("{SHIPPED}/topic/1/golden.json")).unwrap();
+    std::fs::write(&wrong, golden.replacen("4.877213", "4.9", 1)).unwrap();
+    let tokenizer = format!("{SHIPPED}/topic/1/tokenizer.json");
+    let add = |file: &str, more: &[&str]| {
+        run(&[&["models", "add", file, "--name", "m", "--directory", directory], more].concat())
+    };
+    let two = labels.to_str().unwrap();
+    assert_fails(&add(two, &[]), 3, &["two.txt` is no ONNX file"]);
+    assert_fails(&add("no/such.onnx", &[]), 3, &["no/such.onnx"]);
+    assert_fails(&add(&onnx, &["--labels", two]), 3, &["has 2 labels, output `logits` has 5 classes"]);
+    let texts = ["--tokenizer", &tokenizer, "--golden", wrong.to_str().unwrap()];
+    assert_fails(&add(&onnx, &texts), 3, &["does not answer as golden.json says"]);
+    assert_fails(
+        &add(&format!("{SHIPPED}/identity/1/model.onnx"), &["--tokenizer", &tokenizer]),
+        3,
+        &["a tokenizer is of no use"],
+    );
+    assert_fails(
+        &run(&["models", "add", &onnx, "--name", "../m", "--directory", directory]),
+        2,
+        &["`../m` is no name"],
+    );
+    let left: Vec<_> = std::fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!(left.len(), 2, "nothing but the two files of this test is left: {left:?}");
 }
 
 #[test]

@@ -151,6 +151,9 @@ impl From<ModelError> for Failure {
             ModelError::File { .. } | ModelError::Digest { .. } | ModelError::Golden { .. } => {
                 Some("copy the model's folder again from where it was made")
             }
+            ModelError::Exists { .. } => Some("leave --version out for the next one, or name a free one"),
+            ModelError::Refused { .. } => Some("`inferq models add --help` says what a model needs"),
+            ModelError::Write { .. } => Some("set models.directory, or --directory, to a folder that may be written"),
         };
         Self { exit: Exit::Invalid, message: error.to_string(), help: help.map(str::to_owned) }
     }

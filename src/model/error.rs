@@ -73,4 +73,26 @@ pub enum ModelError {
         /// Which sample, and by how much.
         fault: String,
     },
+    /// A version is there already.
+    #[error("model folder `{path}` is there already; a version is never overwritten")]
+    Exists {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// A file that was to be added is not what it must be.
+    #[error("`{path}` {fault}")]
+    Refused {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        fault: String,
+    },
+    /// Something cannot be written.
+    #[error("`{path}` cannot be written: {source}")]
+    Write {
+        /// The file or folder.
+        path: PathBuf,
+        /// What the system says.
+        source: std::io::Error,
+    },
 }

@@ -85,8 +85,7 @@ fn compare(
             let (actual, expected) = (actual.len(), expected.len());
             return Err(format!("output `{name}` has {actual} elements, {expected} were expected"));
         }
-        let distance = |(a, b): (&f64, &f64)| (a - b).abs() / b.abs().max(1.0);
-        let worst = actual.iter().zip(expected).map(distance).fold(0.0, nan_or_larger);
+        let worst = distance(&actual, expected);
         // A distance that is no number is no agreement.
         if worst.is_nan() || worst > spec.golden_tolerance {
             let most = spec.golden_tolerance;
@@ -126,12 +125,18 @@ fn expectation<'a>(
     }
 }
 
+/// The largest distance of two elements: absolute up to 1, relative beyond; not a number where one of them is none.
+pub(super) fn distance(actual: &[f64], expected: &[f64]) -> f64 {
+    let one = |(a, b): (&f64, &f64)| (a - b).abs() / b.abs().max(1.0);
+    actual.iter().zip(expected).map(one).fold(0.0, nan_or_larger)
+}
+
 fn nan_or_larger(a: f64, b: f64) -> f64 {
     if b.is_nan() || b > a { b } else { a }
 }
 
 #[allow(clippy::cast_precision_loss, reason = "whole numbers beyond 2^53 are compared as nearly as floats can")]
-fn elements(tensor: &Tensor) -> Vec<f64> {
+pub(super) fn elements(tensor: &Tensor) -> Vec<f64> {
     match tensor.elements() {
         TensorData::Bool(elements) => elements.iter().map(|x| f64::from(u8::from(*x))).collect(),
         TensorData::Int8(elements) => elements.iter().copied().map(f64::from).collect(),

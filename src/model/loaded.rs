@@ -47,31 +47,17 @@ impl LoadedModel {
     /// See [`ModelError`].
     pub fn load(folder: &Path, options: &ModelOptions) -> Result<Self, ModelError> {
         let spec = ModelSpec::read(folder)?;
-        let onnx = read_checked(&spec, folder)?;
-        let refused = |fault: String| ModelError::Load { name: spec.name.clone(), version: spec.version, fault };
-        let preprocessor =
-            Preprocessor::load(&spec.preprocess, &spec.inputs, folder).map_err(|error| refused(error.to_string()))?;
-        let postprocessor = Postprocessor::load(&spec.postprocess, &spec.outputs, folder)
-            .map_err(|error| refused(error.to_string()))?;
-        let padding = Padding { value: spec.preprocess.padding(), longest: spec.preprocess.longest_row() };
-        let graph = GraphSpec { inputs: &spec.inputs, outputs: &spec.outputs, padding };
-        let backend = TractBackend::load(&onnx, graph).map_err(|error| refused(format!("{}: {error}", spec.file)))?;
-        drop(onnx);
-        golden::check(&spec, folder, &preprocessor, &backend).map_err(|fault| ModelError::Golden {
+        let parts = load_parts(&spec, folder)?;
+        golden::check(&spec, folder, &parts.preprocessor, &*parts.backend).map_err(|fault| ModelError::Golden {
             name: spec.name.clone(),
             version: spec.version,
             fault,
         })?;
-        Ok(Self::assemble(spec, preprocessor, Arc::new(backend), postprocessor, options))
+        Ok(Self::assemble(spec, parts, options))
     }
 
-    fn assemble(
-        spec: ModelSpec,
-        preprocessor: Preprocessor,
-        backend: Arc<dyn Backend>,
-        postprocessor: Postprocessor,
-        options: &ModelOptions,
-    ) -> Self {
+    fn assemble(spec: ModelSpec, parts: ModelParts, options: &ModelOptions) -> Self {
+        let ModelParts { preprocessor, backend, postprocessor } = parts;
         let settings = BatcherSettings {
             executors: options.batching.executors,
             max_waiting_rows: options.batching.max_waiting_rows,
@@ -135,6 +121,27 @@ impl LoadedModel {
     }
 }
 
+/// What a model is put together from.
+pub(super) struct ModelParts {
+    pub(super) preprocessor: Preprocessor,
+    pub(super) backend: Arc<dyn Backend>,
+    pub(super) postprocessor: Postprocessor,
+}
+
+/// Reads and compiles what `spec` names in `folder`; answers are not compared yet.
+pub(super) fn load_parts(spec: &ModelSpec, folder: &Path) -> Result<ModelParts, ModelError> {
+    let onnx = read_checked(spec, folder)?;
+    let refused = |fault: String| ModelError::Load { name: spec.name.clone(), version: spec.version, fault };
+    let preprocessor =
+        Preprocessor::load(&spec.preprocess, &spec.inputs, folder).map_err(|error| refused(error.to_string()))?;
+    let postprocessor =
+        Postprocessor::load(&spec.postprocess, &spec.outputs, folder).map_err(|error| refused(error.to_string()))?;
+    let padding = Padding { value: spec.preprocess.padding(), longest: spec.preprocess.longest_row() };
+    let graph = GraphSpec { inputs: &spec.inputs, outputs: &spec.outputs, padding };
+    let backend = TractBackend::load(&onnx, graph).map_err(|error| refused(format!("{}: {error}", spec.file)))?;
+    Ok(ModelParts { preprocessor, backend: Arc::new(backend), postprocessor })
+}
+
 /// How the rows fared: the largest of each, since that is what the job waited for.
 fn measurements(rows: &[Inferred]) -> Map<String, Value> {
     let microseconds = |duration: std::time::Duration| u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
@@ -170,10 +177,15 @@ fn content_bytes(request: &InferenceRequest) -> usize {
 fn read_checked(spec: &ModelSpec, folder: &Path) -> Result<Vec<u8>, ModelError> {
     let path = spec.model_file(folder);
     let onnx = fs::read(&path).map_err(|error| ModelError::File { path: path.clone(), source: error })?;
-    let actual: String = Sha256::digest(&onnx).iter().map(|byte| format!("{byte:02x}")).collect();
+    let actual = digest(&onnx);
     if actual.eq_ignore_ascii_case(&spec.sha256) {
         Ok(onnx)
     } else {
         Err(ModelError::Digest { path, expected: spec.sha256.clone(), actual })
     }
+}
+
+/// SHA-256, hexadecimal.
+pub(super) fn digest(bytes: &[u8]) -> String {
+    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
 }

@@ -6,10 +6,14 @@ mod check;
 mod error;
 mod golden;
 mod loaded;
+mod register;
 mod repository;
+mod sample;
 mod spec;
 
 pub use error::ModelError;
 pub use loaded::{LoadedModel, ModelOptions};
+pub use register::{About, Registered, Registration, register};
 pub use repository::{ModelRepository, find_versions};
+pub use sample::Sampled;
 pub use spec::ModelSpec;

@@ -6,6 +6,8 @@
 
 use tract_onnx::prelude::{TValue, TractResult, TypedRunnableModel};
 
+pub use self::inspect::{GraphFacts, inspect};
+
 use self::graph::Graph;
 use self::plans::{Plans, guarded};
 use self::tensors::{from_tract, largest, to_tract};
@@ -14,6 +16,7 @@ use crate::batch::row::{Batch, BatchOutput, Row, RowOutput};
 use crate::protocol::tensor_spec::TensorSpec;
 
 mod graph;
+mod inspect;
 mod plans;
 mod tensors;
 

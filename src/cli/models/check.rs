@@ -25,7 +25,7 @@ Examples:
   inferq models check
   inferq models check --directory ./models --set models.serve=topic";
 
-/// Loads what a worker would load, one version at a time, and says so.
+/// Loads what a worker would load, one version at a time, and says of each whether it is sound.
 pub(super) fn check(args: CheckArgs, context: &Context) -> Result<(), Failure> {
     let Settings { models, batching, .. } = &context.settings;
     let models =
@@ -33,14 +33,30 @@ pub(super) fn check(args: CheckArgs, context: &Context) -> Result<(), Failure> {
     let served = ModelRepository::served_names(&models)?;
     let versions = find_versions(&models.directory)?;
     let options = unmeasured(batching);
+    let mut failures: Vec<Failure> = Vec::new();
     block_on(async {
         for (name, version, folder) in versions.into_iter().filter(|(name, ..)| served.contains(name)) {
             let began = Instant::now();
-            LoadedModel::load(&folder, &options)?;
-            print(&format!("{name}:{version} is sound; loaded in {} ms\n", began.elapsed().as_millis()))?;
+            match LoadedModel::load(&folder, &options) {
+                Ok(_) => {
+                    print(&format!("{name}:{version} is sound; loaded in {} ms\n", began.elapsed().as_millis()))?;
+                }
+                Err(error) => failures.push(error.into()),
+            }
         }
         Ok(())
-    })
+    })?;
+    all_told(failures)
+}
+
+/// One failure as it is, several as one.
+fn all_told(mut failures: Vec<Failure>) -> Result<(), Failure> {
+    if failures.len() < 2 {
+        return failures.pop().map_or(Ok(()), Err);
+    }
+    let messages: Vec<String> = failures.iter().map(|failure| failure.message.clone()).collect();
+    let message = format!("a worker would refuse {} versions: {}", failures.len(), messages.join("; "));
+    Err(Failure { message, ..failures.swap_remove(0) })
 }
 
 /// How a command loads models: nobody counts their batches.

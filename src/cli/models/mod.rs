@@ -1,6 +1,6 @@
 //! `inferq models`: what the repository has, whether a worker could serve it, and how good it is.
 //!
-//! `show` reads descriptions, `check` loads, `evaluate` runs labelled texts.
+//! `show` reads descriptions, `check` loads, `add` writes, `evaluate` runs labelled texts.
 
 use clap::{Args, Subcommand};
 
@@ -9,6 +9,7 @@ use super::failure::Failure;
 use crate::model::ModelRepository;
 use crate::settings::ModelSettings;
 
+mod add;
 mod check;
 mod evaluate;
 mod scorecard;
@@ -32,9 +33,17 @@ enum ModelsCommand {
     /// Load every model that a worker would serve, and check it
     ///
     /// Compares each file with its digest, compiles the graph, reads tokenizer and labels, and compares the answers with
-    /// golden.json where there is one. Fails with exit code 3 at the first model that a worker would refuse.
+    /// golden.json where there is one. Looks at all of them; fails with exit code 3 where a worker would refuse any.
     #[command(after_help = check::CHECK_EXAMPLES)]
     Check(check::CheckArgs),
+    /// Put a model into the repository
+    ///
+    /// Reads from the ONNX file what it takes and answers, loads it as a worker would, runs a sample, and writes model.toml and
+    /// golden.json with what was found: inputs, outputs, digest, whether a row is answered alike alone and in a batch, and
+    /// whether batches pay. Only then is the folder moved into the repository, whole. A version that is there is never
+    /// overwritten. Running workers take it up by themselves where they serve the model already.
+    #[command(after_help = add::EXAMPLES)]
+    Add(add::AddArgs),
     /// Run labelled texts through a model, and say how good it is
     ///
     /// Every line of the file is a JSON object with a string `text` and a string `label`, one of the model's own. The texts go
@@ -53,6 +62,7 @@ pub(super) fn run(args: ModelsArgs, context: &Context) -> Result<(), Failure> {
         ModelsCommand::List(args) => show::list(args, context),
         ModelsCommand::Show(args) => show::show(&args, context),
         ModelsCommand::Check(args) => check::check(args, context),
+        ModelsCommand::Add(args) => add::run(args, context),
         ModelsCommand::Evaluate(args) => evaluate::run(&args, context),
     }
 }

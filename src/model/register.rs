@@ -1,0 +1,217 @@
+//! A model's way into a repository: looked at, described, tried, and only then moved to where workers find it.
+//!
+//! Used by `inferq models add`. Everything is prepared in a folder that no worker looks into; what is there at the end has
+//! been loaded as a worker loads it, and a version that exists is never touched.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use serde::Serialize;
+
+use super::loaded::{digest, load_parts};
+use super::repository::find_versions;
+use super::sample::{Sampled, sample};
+use super::spec::BatchingSpec;
+use super::{LoadedModel, ModelError, ModelOptions, ModelSpec};
+use crate::backend::tract::{GraphFacts, inspect};
+use crate::batch::policy::BatchScope;
+use crate::postprocess::{Activation, ClassificationSpec, PostprocessSpec};
+use crate::preprocess::{PreprocessSpec, TextSpec};
+use crate::protocol::tensor::Datatype;
+use crate::protocol::tensor_spec::TensorSpec;
+
+const ONNX_FILE: &str = "model.onnx";
+const LABELS_FILE: &str = "labels.txt";
+const TOKENIZER_FILE: &str = "tokenizer.json";
+const GOLDEN_FILE: &str = "golden.json";
+
+/// Rows of a batch that a model is given to bound, where it gains by batches at all.
+const USUAL_BATCH: usize = 32;
+/// How far an answer may be from the golden one, unless told.
+const TOLERANCE: f64 = 1e-4;
+
+/// A model to be added, and what its file does not tell.
+#[derive(Debug, Clone)]
+pub struct Registration {
+    /// The ONNX file.
+    pub file: PathBuf,
+    /// The model's name.
+    pub name: String,
+    /// Its version; one more than the highest where `None`.
+    pub version: Option<u32>,
+    /// What it does, under which licence, and where it comes from.
+    pub about: About,
+    /// Labels, one a line: makes it a classifier.
+    pub labels: Option<PathBuf>,
+    /// A tokenizer.json: makes it a model of texts.
+    pub tokenizer: Option<PathBuf>,
+    /// Tokens after which a text is cut.
+    pub max_tokens: usize,
+    /// What shorter texts of a batch are filled up with.
+    pub pad_id: i64,
+    /// Whether rows of several tenants may share a batch.
+    pub batch_scope: BatchScope,
+    /// Rows in a batch at most; measured where `None`.
+    pub max_batch_size: Option<usize>,
+    /// What the model answered where it was made; this runtime's own answers are kept where `None`.
+    pub golden: Option<PathBuf>,
+}
+
+/// Words about a model.
+#[derive(Debug, Clone, Default)]
+pub struct About {
+    /// What it does.
+    pub description: String,
+    /// The licence of its weights.
+    pub licence: String,
+    /// Where they come from.
+    pub source: String,
+}
+
+/// A model that was added.
+#[derive(Debug, Serialize)]
+pub struct Registered {
+    /// Its folder.
+    pub folder: PathBuf,
+    /// What its file says of itself.
+    pub graph: GraphFacts,
+    /// What was written.
+    pub spec: ModelSpec,
+    /// What was measured of it.
+    pub sampled: Sampled,
+    /// Whether its golden answers are this runtime's own: those find later changes, but no fault of today.
+    pub golden_is_own: bool,
+}
+
+/// Adds a model to the repository in `directory`; must be called inside a tokio runtime.
+///
+/// # Errors
+/// See [`ModelError`]; nothing is left behind.
+pub fn register(directory: &Path, asked: &Registration, options: &ModelOptions) -> Result<Registered, ModelError> {
+    let onnx = fs::read(&asked.file).map_err(|source| ModelError::File { path: asked.file.clone(), source })?;
+    let graph =
+        inspect(&onnx).map_err(|error| ModelError::Refused { path: asked.file.clone(), fault: error.to_string() })?;
+    let version = asked.version.unwrap_or_else(|| next_version(directory, &asked.name));
+    let folder = directory.join(&asked.name).join(version.to_string());
+    if folder.exists() {
+        return Err(ModelError::Exists { path: folder });
+    }
+    let mut spec = describe(asked, version, &graph, digest(&onnx))?;
+
+    // Named so that no worker takes it for a model; on the same file system, so that it can be moved.
+    fs::create_dir_all(directory).map_err(|source| write_fault(directory, source))?;
+    let staging = tempfile::Builder::new().prefix(".adding-").tempdir_in(directory);
+    let staging = staging.map_err(|source| write_fault(directory, source))?;
+    let staged = staging.path().join(&asked.name).join(version.to_string());
+    fs::create_dir_all(&staged).map_err(|source| write_fault(&staged, source))?;
+    copy_files(asked, &onnx, &staged)?;
+    write_spec(&spec, &staged)?;
+
+    let parts = load_parts(&ModelSpec::read(&staged)?, &staged)?;
+    let sampled = sample(&spec, &parts.preprocessor, Arc::clone(&parts.backend)).map_err(|fault| ModelError::Load {
+        name: spec.name.clone(),
+        version,
+        fault,
+    })?;
+    spec.batching.max_batch_size = asked.max_batch_size.unwrap_or(if sampled.gains { USUAL_BATCH } else { 1 });
+    write_spec(&spec, &staged)?;
+    if asked.golden.is_none() {
+        let path = staged.join(GOLDEN_FILE);
+        fs::write(&path, &sampled.golden).map_err(|source| write_fault(&path, source))?;
+    }
+    // What a worker will do with it.
+    drop(LoadedModel::load(&staged, options)?);
+
+    let parent = directory.join(&asked.name);
+    fs::create_dir_all(&parent).map_err(|source| write_fault(&parent, source))?;
+    fs::rename(&staged, &folder).map_err(|source| match source.kind() {
+        std::io::ErrorKind::DirectoryNotEmpty | std::io::ErrorKind::AlreadyExists => {
+            ModelError::Exists { path: folder.clone() }
+        }
+        _ => write_fault(&folder, source),
+    })?;
+    Ok(Registered { folder, graph, spec, sampled, golden_is_own: asked.golden.is_none() })
+}
+
+fn next_version(directory: &Path, name: &str) -> u32 {
+    let versions = find_versions(directory).unwrap_or_default();
+    let own = versions.iter().filter(|(other, ..)| other == name).map(|(_, version, _)| *version);
+    own.max().map_or(1, |highest| highest.saturating_add(1))
+}
+
+fn write_fault(path: &Path, source: std::io::Error) -> ModelError {
+    ModelError::Write { path: path.to_owned(), source }
+}
+
+fn describe(asked: &Registration, version: u32, graph: &GraphFacts, sha256: String) -> Result<ModelSpec, ModelError> {
+    let refused = |fault: String| ModelError::Refused { path: asked.file.clone(), fault };
+    let About { description, licence, source } = asked.about.clone();
+    Ok(ModelSpec {
+        name: asked.name.clone(),
+        version,
+        description,
+        file: ONNX_FILE.to_owned(),
+        sha256,
+        licence,
+        source,
+        batch_scope: asked.batch_scope,
+        preprocess: preprocess(asked, graph).map_err(refused)?,
+        inputs: graph.inputs.clone(),
+        outputs: graph.outputs.clone(),
+        postprocess: postprocess(asked, graph).map_err(refused)?,
+        golden_tolerance: TOLERANCE,
+        batching: BatchingSpec { max_batch_size: 1, max_batch_tokens: None },
+    })
+}
+
+fn preprocess(asked: &Registration, graph: &GraphFacts) -> Result<PreprocessSpec, String> {
+    if asked.tokenizer.is_none() {
+        return Ok(PreprocessSpec::Tensor {});
+    }
+    let [TensorSpec { name, datatype: Datatype::Int64, .. }] = graph.inputs.as_slice() else {
+        return Err("takes other inputs than one of token ids, INT64 [-1, -1]; a tokenizer is of no use".to_owned());
+    };
+    Ok(PreprocessSpec::Text(TextSpec {
+        input: name.clone(),
+        tokenizer: TOKENIZER_FILE.to_owned(),
+        max_tokens: asked.max_tokens,
+        max_text_bytes: 256 << 10,
+        pad_id: asked.pad_id,
+    }))
+}
+
+fn postprocess(asked: &Registration, graph: &GraphFacts) -> Result<PostprocessSpec, String> {
+    if asked.labels.is_none() {
+        return Ok(PostprocessSpec::Raw {});
+    }
+    let is_scores = |output: &&TensorSpec| output.datatype == Datatype::Fp32 && output.shape.len() == 2;
+    let Some(output) = graph.outputs.iter().find(is_scores) else {
+        return Err("has no output FP32 [-1, classes]; labels are of no use".to_owned());
+    };
+    let is_probability = graph.probabilities.contains(&output.name);
+    Ok(PostprocessSpec::Classification(ClassificationSpec {
+        output: output.name.clone(),
+        labels: LABELS_FILE.to_owned(),
+        activation: if is_probability { Activation::None } else { Activation::Softmax },
+    }))
+}
+
+fn copy_files(asked: &Registration, onnx: &[u8], folder: &Path) -> Result<(), ModelError> {
+    let path = folder.join(ONNX_FILE);
+    // The bytes that were looked at, whatever has become of the file meanwhile.
+    fs::write(&path, onnx).map_err(|source| write_fault(&path, source))?;
+    let files = [(&asked.labels, LABELS_FILE), (&asked.tokenizer, TOKENIZER_FILE), (&asked.golden, GOLDEN_FILE)];
+    for (from, name) in files {
+        let Some(from) = from else { continue };
+        fs::copy(from, folder.join(name)).map_err(|source| ModelError::File { path: from.clone(), source })?;
+    }
+    Ok(())
+}
+
+fn write_spec(spec: &ModelSpec, folder: &Path) -> Result<(), ModelError> {
+    let path = folder.join("model.toml");
+    let text =
+        toml::to_string(spec).map_err(|error| ModelError::Spec { path: path.clone(), fault: error.to_string() })?;
+    fs::write(&path, text).map_err(|source| write_fault(&path, source))
+}
