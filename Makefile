@@ -1,7 +1,7 @@
 # Every task of the repository. `make` alone lists them. The recipes are one line each: the work is in scripts/.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help doctor demo demo-embedded build test check lint deny test-rabbitmq4 train-topic bench-echo faults compose-env
+.PHONY: help doctor demo demo-embedded build test check lint deny test-rabbitmq4 train-topic bench-echo bench-peers faults compose-env
 
 help: ## List the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-16s %s\n", $$1, $$2 }'
@@ -38,6 +38,9 @@ train-topic: ## Train the reference model again, from data to models/topic; inst
 
 bench-echo: ## Measure the worker against the broker alone
 	@scripts/bench-echo.sh
+
+bench-peers: ## Measure the worker beside Celery, aio-pika and mosec with onnxruntime; BENCH_SECONDS, BENCH_ROUNDS
+	@scripts/bench-peers.sh
 
 faults: ## Kill, cut and stop a running service, and account for every job; FAULTS_N, FAULTS_SEED, FAULTS_ROWS
 	@scripts/faults.sh

@@ -32,14 +32,14 @@ fn a_crate_with_one_owner_stays_with_it() {
 #[test]
 fn files_are_short_and_say_what_they_hold() {
     assert_tidy(&sizes::lengths(&Source::read_all("src")));
-    for folder in ["src", "tests", "benches", "examples"] {
+    for folder in ["src", "tests", "bench", "benches", "examples"] {
         assert_tidy(&sizes::openings(&Source::read_all(folder)));
     }
 }
 
 #[test]
 fn nothing_forbidden_is_written() {
-    for folder in ["src", "tests", "benches", "examples"] {
+    for folder in ["src", "tests", "bench", "benches", "examples"] {
         assert_tidy(&forbidden::findings(&Source::read_all(folder)));
     }
 }

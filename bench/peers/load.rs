@@ -1,0 +1,161 @@
+//! The two kinds of load: a closed window, and an open loop with Poisson arrivals.
+//!
+//! Latency counts from the moment at which a job should have been sent: a generator that comes late cannot hide it.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+
+use super::Result;
+use super::plan::Post;
+use super::road::Road;
+use super::workers::Running;
+
+/// Arrivals that may wait between the clock's thread and the tasks.
+const ARRIVALS: usize = 4_096;
+
+/// What one block came to.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Block {
+    pub(crate) jobs_per_s: f64,
+    pub(crate) p50_ms: f64,
+    pub(crate) p99_ms: f64,
+    pub(crate) cpu_s_per_1000: f64,
+    /// The share of answers that name the true topic: the same for all, or they do not do the same work.
+    pub(crate) accuracy: f64,
+}
+
+/// Asks with `window` questions under way for as long as `length`, and waits for the last answer.
+pub(crate) async fn closed(
+    running: &Running,
+    road: &Arc<Road>,
+    posts: &Arc<Vec<Post>>,
+    (window, length): (usize, Duration),
+) -> Result<Block> {
+    let (cpu, began) = (running.cpu_time(), Instant::now());
+    let mut asking = JoinSet::new();
+    for first in 0..window {
+        let (road, posts) = (Arc::clone(road), Arc::clone(posts));
+        asking.spawn(async move {
+            let mut answers = Answers::default();
+            for post in posts.iter().cycle().skip(first * posts.len() / window) {
+                if began.elapsed() >= length {
+                    break;
+                }
+                answers.ask(&road, post, Instant::now()).await?;
+            }
+            Ok(answers)
+        });
+    }
+    finish(asking, running, cpu, began).await
+}
+
+/// Asks at `rate` questions a second for as long as `length`, whether answers come or not.
+pub(crate) async fn open(
+    running: &Running,
+    road: &Arc<Road>,
+    posts: &Arc<Vec<Post>>,
+    arrivals: Vec<Duration>,
+) -> Result<Block> {
+    let (cpu, began) = (running.cpu_time(), Instant::now());
+    let (sender, mut due) = mpsc::channel(ARRIVALS);
+    // A thread of its own: tokio's timer rounds up to a millisecond.
+    let clock = std::thread::spawn(move || {
+        for (index, at) in arrivals.into_iter().enumerate() {
+            let intended = began + at;
+            std::thread::sleep(intended.saturating_duration_since(Instant::now()));
+            if sender.blocking_send((index, intended)).is_err() {
+                break;
+            }
+        }
+    });
+    let mut asking = JoinSet::new();
+    while let Some((index, intended)) = due.recv().await {
+        let (road, posts) = (Arc::clone(road), Arc::clone(posts));
+        asking.spawn(async move {
+            let mut answers = Answers::default();
+            if let Some(post) = posts.get(index % posts.len()) {
+                answers.ask(&road, post, intended).await?;
+            }
+            Ok(answers)
+        });
+    }
+    clock.join().map_err(|_| "the clock's thread panicked")?;
+    finish(asking, running, cpu, began).await
+}
+
+/// Moments with exponential pauses between them, `rate` a second, up to `length`; the same for the same `seed`.
+pub(crate) fn poisson(seed: u64, rate: f64, length: Duration) -> Vec<Duration> {
+    let mut state = seed;
+    let mut at = 0.0;
+    let mut arrivals = Vec::new();
+    loop {
+        at -= (1.0 - uniform(&mut state)).ln() / rate;
+        if at >= length.as_secs_f64() {
+            return arrivals;
+        }
+        arrivals.push(Duration::from_secs_f64(at));
+    }
+}
+
+/// The next number of `SplitMix64` (Steele, Lea, Flood 2014), in 0..1.
+fn uniform(state: &mut u64) -> f64 {
+    *state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    let mut z = *state;
+    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^= z >> 31;
+    #[expect(clippy::cast_precision_loss, reason = "the 53 bits that a float holds are kept")]
+    let share = (z >> 11) as f64 / (1_u64 << 53) as f64;
+    share
+}
+
+/// What one task of the generator saw.
+#[derive(Debug, Default)]
+struct Answers {
+    latencies: Vec<Duration>,
+    right: usize,
+}
+
+impl Answers {
+    async fn ask(&mut self, road: &Road, post: &Post, intended: Instant) -> Result<()> {
+        let label = road.ask(&post.text).await?;
+        self.latencies.push(intended.elapsed());
+        self.right += usize::from(label == post.label);
+        Ok(())
+    }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "a block has some thousand jobs")]
+async fn finish(
+    mut asking: JoinSet<Result<Answers>>,
+    running: &Running,
+    cpu: Duration,
+    began: Instant,
+) -> Result<Block> {
+    let mut all = Answers::default();
+    while let Some(answers) = asking.join_next().await {
+        let answers = answers??;
+        all.latencies.extend(answers.latencies);
+        all.right += answers.right;
+    }
+    let (elapsed, cpu) = (began.elapsed(), running.cpu_time().saturating_sub(cpu));
+    all.latencies.sort_unstable();
+    let count = all.latencies.len().max(1) as f64;
+    Ok(Block {
+        jobs_per_s: count / elapsed.as_secs_f64(),
+        p50_ms: quantile_ms(&all.latencies, 0.5),
+        p99_ms: quantile_ms(&all.latencies, 0.99),
+        cpu_s_per_1000: cpu.as_secs_f64() * 1_000.0 / count,
+        accuracy: all.right as f64 / count,
+    })
+}
+
+/// The smallest latency that at least `share` of all do not exceed.
+#[expect(clippy::cast_precision_loss, clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "an index")]
+fn quantile_ms(sorted: &[Duration], share: f64) -> f64 {
+    let rank = (sorted.len() as f64 * share).ceil() as usize;
+    sorted.get(rank.saturating_sub(1)).map_or(f64::NAN, |latency| latency.as_secs_f64() * 1e3)
+}
