@@ -9,12 +9,13 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use inferq::batch::batcher::SubmitOptions;
+use inferq::batch::pool::JobClass;
 use inferq::error::{ErrorCode, JobError};
 use inferq::model::{LoadedModel, ModelOptions, ModelRepository};
 use inferq::protocol::request::{InferenceRequest, RequestBounds};
 use inferq::protocol::response::{InferOutput, InferenceResponse};
 use inferq::protocol::tensor::TensorData;
-use inferq::settings::{BatchingSettings, ModelSettings};
+use inferq::settings::{BatchingPolicy, BatchingSettings, ModelSettings, Objectives};
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 use tokio::time::Instant;
@@ -22,7 +23,13 @@ use tokio::time::Instant;
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 
 fn options() -> ModelOptions {
-    let batching = BatchingSettings { executors: 2, max_batch_size: 32, max_waiting_rows: 1_024 };
+    let batching = BatchingSettings {
+        executors: 2,
+        max_batch_size: 32,
+        max_waiting_rows: 1_024,
+        policy: BatchingPolicy::Adaptive,
+        objectives: Objectives { normal: Duration::from_secs(1), urgent: Duration::from_secs(1) },
+    };
     ModelOptions { batching, observe: Arc::new(|_| Arc::new(|_| {})) }
 }
 
@@ -74,7 +81,9 @@ async fn ask(model: &LoadedModel, request: &Value) -> Result<InferenceResponse, 
     let facts = request.facts();
     let rows = model.prepare(request).await?;
     let deadline = Instant::now() + Duration::from_secs(60);
-    let answered = model.infer(rows, SubmitOptions { deadline, tenant: "t".into(), alone: false }).await?;
+    let answered = model
+        .infer(rows, SubmitOptions { deadline, class: JobClass::Normal, tenant: "t".into(), alone: false })
+        .await?;
     model.shape(answered, &facts)
 }
 

@@ -8,6 +8,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use house::House;
 use inferq::batch::batcher::SubmitOptions;
+use inferq::batch::pool::JobClass;
 use inferq::broker::topology::Topology;
 use inferq::broker::{Address, Consumer, Publisher};
 use inferq::envelope::{OpenPolicy, UnixSeconds, open_request, seal_reply};
@@ -84,7 +85,7 @@ async fn a_job_from_delivery_to_settlement() {
     assert_debug_snapshot!("5_prepared_rows", prepared);
 
     let deadline = tokio::time::Instant::now() + std::time::Duration::from_secs(30);
-    let options = SubmitOptions { deadline, tenant: "acme".into(), alone: false };
+    let options = SubmitOptions { deadline, class: JobClass::Normal, tenant: "acme".into(), alone: false };
     let rows = model.infer(prepared, options).await.unwrap();
     let TensorData::Fp32(logits) = rows[0].output.outputs[0].elements() else { panic!("no logits") };
     let rounded: Vec<f32> = logits.iter().map(|logit| (logit * 1e3).round() / 1e3).collect();

@@ -34,4 +34,16 @@ pub trait Backend: Send + Sync + 'static {
     /// # Errors
     /// See [`BackendError`]. A failed run leaves no trace in later ones.
     fn run(&self, batch: &Batch) -> Result<BatchOutput, BackendError>;
+
+    /// The shape that a batch of `rows` rows and length `length` is filled up to when it is run: rows and length, neither
+    /// smaller. What a batch costs follows it. Asked for every batch that is thought of, so it must not take long.
+    fn planned_shape(&self, rows: usize, length: usize) -> (usize, usize) {
+        (rows, length)
+    }
+
+    /// Whether a batch of that shape runs without anything being compiled first. A run that was cold tells nothing about the
+    /// cost of later ones.
+    fn is_warm(&self, _rows: usize, _length: usize) -> bool {
+        true
+    }
 }

@@ -11,11 +11,12 @@ use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::Instant;
 
-use super::policy::{Bounds, next_batch};
-use super::pool::{Answer, Pool, Waiting};
+use super::policy::{Bounds, Decision, decide};
+use super::pool::{Answer, JobClass, Pool, Waiting};
 use super::row::{Batch, BatchOutput, Inferred, Row};
 use crate::backend::{Backend, BackendError};
 use crate::error::{ErrorCode, JobError};
+use crate::settings::{BatchingPolicy, Objectives};
 
 /// How a batcher is built.
 #[derive(Debug, Clone, Copy)]
@@ -24,8 +25,12 @@ pub struct BatcherSettings {
     pub executors: usize,
     /// Rows that may wait in the pool, at least 1; more wait outside, in their jobs.
     pub max_waiting_rows: usize,
+    /// How batches are formed.
+    pub policy: BatchingPolicy,
     /// The bounds of a batch.
     pub bounds: Bounds,
+    /// How soon an answer should be there.
+    pub objectives: Objectives,
 }
 
 /// How a row is to be run.
@@ -33,6 +38,8 @@ pub struct BatcherSettings {
 pub struct SubmitOptions {
     /// The moment by which it must have been begun.
     pub deadline: Instant,
+    /// How urgent it is.
+    pub class: JobClass,
     /// Whose it is.
     pub tenant: Arc<str>,
     /// Whether it must have a batch to itself.
@@ -75,6 +82,7 @@ pub struct Batcher {
     rows: mpsc::Sender<Vec<Waiting>>,
     slots: Arc<Semaphore>,
     max_waiting_rows: usize,
+    objectives: Objectives,
     driver: JoinHandle<()>,
 }
 
@@ -94,10 +102,12 @@ impl Batcher {
             pool: Pool::default(),
             halves: VecDeque::new(),
             waiting_rows: 0,
+            ask_again: None,
             running: JoinSet::new(),
         };
         let slots = Arc::new(Semaphore::new(max_waiting_rows));
-        Self { rows, slots, max_waiting_rows, driver: tokio::spawn(driver.drive()) }
+        let objectives = settings.objectives;
+        Self { rows, slots, max_waiting_rows, objectives, driver: tokio::spawn(driver.drive()) }
     }
 
     /// Runs `row` in some batch and answers its own result. Dropping the future takes the row back, unless it runs.
@@ -134,6 +144,11 @@ impl Batcher {
         options: &SubmitOptions,
     ) -> Result<Vec<oneshot::Receiver<Answer>>, JobError> {
         let arrived = Instant::now();
+        let objective = match options.class {
+            JobClass::Normal => self.objectives.normal,
+            JobClass::Urgent => self.objectives.urgent,
+        };
+        let due = options.deadline.min(arrived + objective);
         let count = u32::try_from(rows.len()).unwrap_or(u32::MAX);
         let slots = Arc::clone(&self.slots).acquire_many_owned(count);
         let mut slots = tokio::time::timeout_at(options.deadline, slots).await.map_err(|_| late())?;
@@ -142,8 +157,8 @@ impl Batcher {
             .map(|row| {
                 let (answer, answered) = oneshot::channel();
                 let slot = slots.as_mut().ok().and_then(|slots| slots.split(1));
-                let SubmitOptions { deadline, tenant, alone } = options.clone();
-                (Waiting { row, deadline, tenant, alone, arrived, slot, answer }, answered)
+                let SubmitOptions { deadline, tenant, alone, .. } = options.clone();
+                (Waiting { row, deadline, due, tenant, alone, arrived, slot, answer }, answered)
             })
             .unzip();
         self.rows.send(waiting).await.map_err(|_| unloading())?;
@@ -176,6 +191,8 @@ struct Driver {
     running: JoinSet<Finished>,
     /// Rows that wait, as the observer knows it.
     waiting_rows: usize,
+    /// When to ask the policy again, though nothing has happened.
+    ask_again: Option<Instant>,
 }
 
 impl Driver {
@@ -183,7 +200,7 @@ impl Driver {
         loop {
             self.dispatch();
             self.tell_waiting();
-            let look = self.pool.next_look();
+            let look = self.pool.next_look().into_iter().chain(self.ask_again).min();
             tokio::select! {
                 Some(finished) = self.running.join_next(), if !self.running.is_empty() => match finished {
                     Ok(finished) => self.finish(finished),
@@ -214,8 +231,9 @@ impl Driver {
         if any_late || self.running.len() < self.settings.executors {
             self.pool.take_hopeless(now).into_iter().for_each(refuse);
         }
+        self.ask_again = None;
         while let Some(idle @ 1..) = self.settings.executors.checked_sub(self.running.len()) {
-            let Some(rows) = self.next_half(now).or_else(|| self.next_rows(idle)) else { return };
+            let Some(rows) = self.next_half(now).or_else(|| self.next_rows(idle, now)) else { return };
             self.run(rows);
         }
     }
@@ -240,9 +258,15 @@ impl Driver {
         None
     }
 
-    fn next_rows(&mut self, idle: usize) -> Option<Vec<Waiting>> {
-        let positions = next_batch(&self.pool, idle, self.settings.bounds);
-        Some(self.pool.take(&positions)).filter(|rows| !rows.is_empty())
+    fn next_rows(&mut self, idle: usize, now: Instant) -> Option<Vec<Waiting>> {
+        match decide(self.settings.policy, &self.pool, idle, self.settings.bounds, now) {
+            Decision::Run(positions) => Some(self.pool.take(&positions)).filter(|rows| !rows.is_empty()),
+            Decision::WaitUntil(moment) => {
+                self.ask_again = Some(moment);
+                None
+            }
+            Decision::Rest => None,
+        }
     }
 
     fn run(&mut self, mut rows: Vec<Waiting>) {

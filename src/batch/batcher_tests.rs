@@ -18,12 +18,13 @@ fn row(mark: i64) -> Row {
 
 fn settings(executors: usize, max_batch_size: usize) -> BatcherSettings {
     let bounds = Bounds { max_batch_size, max_batch_tokens: usize::MAX, scope: BatchScope::Shared };
-    BatcherSettings { executors, max_waiting_rows: 1_000, bounds }
+    let objectives = Objectives { normal: Duration::from_secs(1), urgent: Duration::from_millis(100) };
+    BatcherSettings { executors, max_waiting_rows: 1_000, policy: BatchingPolicy::Adaptive, bounds, objectives }
 }
 
 fn options() -> SubmitOptions {
     let deadline = Instant::now() + Duration::from_secs(60);
-    SubmitOptions { deadline, tenant: "t".into(), alone: false }
+    SubmitOptions { deadline, class: JobClass::Normal, tenant: "t".into(), alone: false }
 }
 
 fn mark(inferred: &Inferred) -> i64 {
@@ -218,6 +219,17 @@ async fn a_redelivered_row_has_its_batch_to_itself() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_policy_that_waits_for_company_is_asked_again_when_its_time_is_up() {
+    let backend = Arc::new(ScriptedBackend::new());
+    let policy = BatchingPolicy::Delay { wait: Duration::from_millis(4), rows: 3 };
+    let batcher = batcher(&backend, BatcherSettings { policy, ..settings(1, 32) });
+    let began = Instant::now();
+    let answers = submit_each(&batcher, 0..5).await;
+    assert!(answers.iter().all(|(_, answer)| answer.is_ok()));
+    assert_eq!((backend.batch_sizes(), began.elapsed()), (vec![3, 2], Duration::from_millis(4)));
+}
+
+#[tokio::test(start_paused = true)]
 async fn tenants_are_kept_apart_where_the_model_says_so() {
     let backend = Arc::new(ScriptedBackend::new());
     let bounds = Bounds { scope: BatchScope::Tenant, ..settings(1, 32).bounds };
@@ -294,7 +306,12 @@ async fn run_jobs(jobs: Vec<Job>, settings: BatcherSettings, culprits: Vec<(i64,
         let marks: Vec<i64> = (next..next + i64::try_from(job.rows).unwrap()).collect();
         next += i64::try_from(job.rows).unwrap();
         let deadline = if job.late { Instant::now() } else { options().deadline };
-        let options = SubmitOptions { deadline, tenant: job.tenant.to_string().into(), alone: job.alone };
+        let options = SubmitOptions {
+            deadline,
+            class: JobClass::Normal,
+            tenant: job.tenant.to_string().into(),
+            alone: job.alone,
+        };
         let batcher = &batcher;
         async move {
             let submitted = batcher.submit_all(marks.iter().copied().map(row).collect(), &options);
@@ -339,7 +356,11 @@ proptest! {
         tenant_scope: bool,
     ) {
         let scope = if tenant_scope { BatchScope::Tenant } else { BatchScope::Shared };
-        let settings = BatcherSettings { executors, max_waiting_rows, bounds: Bounds { max_batch_size, max_batch_tokens: usize::MAX, scope } };
+        let settings = BatcherSettings {
+            max_waiting_rows,
+            bounds: Bounds { max_batch_size, max_batch_tokens: usize::MAX, scope },
+            ..settings(executors, max_batch_size)
+        };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
         runtime.block_on(run_jobs(jobs, settings, culprits));
     }

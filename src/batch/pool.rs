@@ -1,8 +1,7 @@
-//! The rows that wait for an executor, oldest first.
+//! The rows that wait for an executor.
 //!
 //! Owned by the batcher's driver. It has no bound of its own: every row in it holds a slot of the batcher's.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
@@ -12,15 +11,26 @@ use super::row::{Inferred, Row};
 use crate::error::JobError;
 
 /// What a row's owner is told.
-pub(super) type Answer = Result<Inferred, JobError>;
+pub type Answer = Result<Inferred, JobError>;
+
+/// How urgent a job is: from which of its model's queues it came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum JobClass {
+    /// The common one.
+    Normal,
+    /// The one of urgent jobs.
+    Urgent,
+}
 
 /// A row that waits.
 #[derive(Debug)]
 pub struct Waiting {
     /// The row.
     pub row: Row,
-    /// The moment by which it must have been run.
+    /// The moment by which it must have been begun; later it is refused.
     pub deadline: Instant,
+    /// The moment by which its answer is wished for; not after the deadline.
+    pub due: Instant,
     /// Whose it is.
     pub tenant: Arc<str>,
     /// Whether it must have a batch to itself: it may have crashed a worker before.
@@ -47,10 +57,12 @@ impl Waiting {
     }
 }
 
-/// Waiting rows in the order of their arrival.
+/// Waiting rows, each with its number in the order of arrival.
 #[derive(Debug, Default)]
 pub struct Pool {
-    rows: VecDeque<Waiting>,
+    /// In no order: a row is taken out by putting the last in its place.
+    rows: Vec<(u64, Waiting)>,
+    arrivals: u64,
     /// No row's deadline is before this; it may be earlier than all of them, since taking rows out leaves it.
     earliest: Option<Instant>,
 }
@@ -59,7 +71,8 @@ impl Pool {
     /// Adds a row.
     pub fn push(&mut self, waiting: Waiting) {
         self.earliest = Some(self.earliest.map_or(waiting.deadline, |earliest| earliest.min(waiting.deadline)));
-        self.rows.push_back(waiting);
+        self.rows.push((self.arrivals, waiting));
+        self.arrivals += 1;
     }
 
     /// How many rows wait.
@@ -80,30 +93,52 @@ impl Pool {
         self.earliest.filter(|_| !self.is_empty())
     }
 
-    /// The rows, oldest first.
-    pub fn iter(&self) -> impl Iterator<Item = &Waiting> {
-        self.rows.iter()
+    /// The row at `position`.
+    #[must_use]
+    pub fn get(&self, position: usize) -> Option<&Waiting> {
+        self.rows.get(position).map(|(_, waiting)| waiting)
     }
 
-    /// Takes out the rows at `positions`, in that order.
+    /// The rows by position, each with its number in the order of arrival.
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = (u64, &Waiting)> {
+        self.rows.iter().map(|(number, waiting)| (*number, waiting))
+    }
+
+    /// The positions of the rows in the order of arrival.
+    #[must_use]
+    pub fn by_arrival(&self) -> Vec<usize> {
+        let mut positions: Vec<usize> = (0..self.rows.len()).collect();
+        positions.sort_unstable_by_key(|position| self.rows.get(*position).map(|(number, _)| *number));
+        positions
+    }
+
+    /// Takes out the rows at `positions`, in that order; the positions of the others change.
     pub fn take(&mut self, positions: &[usize]) -> Vec<Waiting> {
-        let mut slots: Vec<Option<Waiting>> = self.rows.drain(..).map(Some).collect();
-        let taken = positions.iter().filter_map(|position| slots.get_mut(*position)?.take()).collect();
-        self.rows = slots.into_iter().flatten().collect();
-        taken
+        // From the back, so that what is put in a row's place is never one that is still to be taken.
+        let mut descending: Vec<(usize, usize)> = positions.iter().copied().enumerate().collect();
+        descending.sort_unstable_by_key(|(_, position)| std::cmp::Reverse(*position));
+        let mut taken: Vec<(usize, Waiting)> = Vec::with_capacity(positions.len());
+        for (place, position) in descending {
+            if position < self.rows.len() {
+                taken.push((place, self.rows.swap_remove(position).1));
+            }
+        }
+        taken.sort_unstable_by_key(|(place, _)| *place);
+        taken.into_iter().map(|(_, waiting)| waiting).collect()
     }
 
     /// Takes out the rows that there is no point in running.
     pub fn take_hopeless(&mut self, now: Instant) -> Vec<Waiting> {
-        let is_hopeless = |waiting: &Waiting| waiting.is_hopeless(now);
-        let hopeless = if self.rows.iter().any(is_hopeless) {
-            let (hopeless, kept): (Vec<_>, Vec<_>) = self.rows.drain(..).partition(is_hopeless);
-            self.rows = kept.into();
-            hopeless
-        } else {
-            Vec::new()
-        };
-        self.earliest = self.rows.iter().map(|waiting| waiting.deadline).min();
+        let mut hopeless = Vec::new();
+        let mut position = 0;
+        while let Some((_, waiting)) = self.rows.get(position) {
+            if waiting.is_hopeless(now) {
+                hopeless.push(self.rows.swap_remove(position).1);
+            } else {
+                position += 1;
+            }
+        }
+        self.earliest = self.rows.iter().map(|(_, waiting)| waiting.deadline).min();
         hopeless
     }
 }

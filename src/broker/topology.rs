@@ -84,6 +84,13 @@ impl Names {
         rest.strip_suffix(".high").unwrap_or(rest)
     }
 
+    /// Whether `queue` is one of urgent jobs.
+    #[must_use]
+    pub fn is_urgent(&self, queue: &str) -> bool {
+        // A model's name has no dot.
+        queue.ends_with(".high")
+    }
+
     /// Where a dead letter of `model` goes.
     #[must_use]
     pub fn dead(&self, model: &str) -> Address {
@@ -304,6 +311,7 @@ mod tests {
         for model in ["topic", "a-b_c"] {
             assert_eq!(names.model_of_queue(&names.job_queue(model)), model);
             assert_eq!(names.model_of_queue(&names.urgent_queue(model)), model);
+            assert!(names.is_urgent(&names.urgent_queue(model)) && !names.is_urgent(&names.job_queue(model)));
         }
     }
 

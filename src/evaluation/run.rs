@@ -9,6 +9,7 @@ use tokio::time::Instant;
 
 use super::{Answered, Sample};
 use crate::batch::batcher::SubmitOptions;
+use crate::batch::pool::JobClass;
 use crate::error::JobError;
 use crate::model::LoadedModel;
 use crate::protocol::request::{InferInput, InferenceRequest, RequestedOutput};
@@ -67,7 +68,7 @@ pub async fn run(model: &LoadedModel, samples: &[Sample], window: usize, mut on_
 async fn one(model: &LoadedModel, request: InferenceRequest, tenant: Arc<str>) -> Result<InferenceResponse, JobError> {
     let facts = request.facts();
     let rows = model.prepare(request).await?;
-    let options = SubmitOptions { deadline: Instant::now() + PATIENCE, tenant, alone: false };
+    let options = SubmitOptions { deadline: Instant::now() + PATIENCE, class: JobClass::Normal, tenant, alone: false };
     let answered = model.infer(rows, options).await?;
     model.shape(answered, &facts)
 }

@@ -5,6 +5,7 @@
 use std::path::Path;
 
 use super::ModelSpec;
+use super::spec::BatchingSpec;
 use crate::limits::{MAX_BATCH_SIZE, MAX_NAMED_TENSORS, MAX_RANK, MAX_TOKENS};
 use crate::postprocess::{Classifier, PostprocessSpec};
 use crate::preprocess::PreprocessSpec;
@@ -44,8 +45,14 @@ pub(super) fn content(spec: &ModelSpec) -> Result<(), String> {
     if !(1..=MAX_BATCH_SIZE).contains(&size) {
         return Err(format!("batching.max_batch_size is {size}, 1 to {MAX_BATCH_SIZE} were expected"));
     }
-    if spec.batching.max_batch_tokens == Some(0) {
-        return Err("batching.max_batch_tokens is 0, at least 1 was expected".to_owned());
+    let BatchingSpec { max_batch_tokens, objective_ms, urgent_objective_ms, .. } = spec.batching;
+    let zeros = [
+        ("max_batch_tokens", max_batch_tokens == Some(0)),
+        ("objective_ms", objective_ms == Some(0)),
+        ("urgent_objective_ms", urgent_objective_ms == Some(0)),
+    ];
+    if let Some((key, _)) = zeros.into_iter().find(|(_, is_zero)| *is_zero) {
+        return Err(format!("batching.{key} is 0, at least 1 was expected"));
     }
     let tolerance = spec.golden_tolerance;
     if !(tolerance > 0.0 && tolerance <= MAX_TOLERANCE) {

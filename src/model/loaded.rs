@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde_json::{Map, Value};
 use sha2::{Digest as _, Sha256};
@@ -20,7 +21,7 @@ use crate::preprocess::Preprocessor;
 use crate::protocol::request::{InferenceRequest, RequestFacts};
 use crate::protocol::response::InferenceResponse;
 use crate::protocol::tensor::TensorData;
-use crate::settings::BatchingSettings;
+use crate::settings::{BatchingSettings, Objectives};
 
 /// How models are loaded.
 #[derive(Clone)]
@@ -61,11 +62,13 @@ impl LoadedModel {
         let settings = BatcherSettings {
             executors: options.batching.executors,
             max_waiting_rows: options.batching.max_waiting_rows,
+            policy: options.batching.policy,
             bounds: Bounds {
                 max_batch_size: spec.batching.max_batch_size.min(options.batching.max_batch_size),
                 max_batch_tokens: spec.batching.max_batch_tokens.unwrap_or(usize::MAX),
                 scope: spec.batch_scope,
             },
+            objectives: objectives(&spec, options.batching.objectives),
         };
         let batcher = Batcher::new(backend, settings, (options.observe)(&spec.name));
         Self { spec, preprocessor: Arc::new(preprocessor), batcher, postprocessor }
@@ -140,6 +143,14 @@ pub(super) fn load_parts(spec: &ModelSpec, folder: &Path) -> Result<ModelParts, 
     let graph = GraphSpec { inputs: &spec.inputs, outputs: &spec.outputs, padding };
     let backend = TractBackend::load(&onnx, graph).map_err(|error| refused(format!("{}: {error}", spec.file)))?;
     Ok(ModelParts { preprocessor, backend: Arc::new(backend), postprocessor })
+}
+
+/// What the settings say, or the model instead.
+fn objectives(spec: &ModelSpec, settings: Objectives) -> Objectives {
+    Objectives {
+        normal: spec.batching.objective_ms.map_or(settings.normal, Duration::from_millis),
+        urgent: spec.batching.urgent_objective_ms.map_or(settings.urgent, Duration::from_millis),
+    }
 }
 
 /// How the rows fared: the largest of each, since that is what the job waited for.

@@ -161,7 +161,7 @@ fn describe(asked: &Registration, version: u32, graph: &GraphFacts, sha256: Stri
         outputs: graph.outputs.clone(),
         postprocess: postprocess(asked, graph).map_err(refused)?,
         golden_tolerance: TOLERANCE,
-        batching: BatchingSpec { max_batch_size: 1, max_batch_tokens: None },
+        batching: BatchingSpec::default(),
     })
 }
 

@@ -60,12 +60,18 @@ pub struct BatchingSpec {
     /// Rows times the longest row's length at most; no bound where it is not there.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_batch_tokens: Option<usize>,
+    /// How soon a job should be answered, instead of `batching.objective_ms` of the settings.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub objective_ms: Option<u64>,
+    /// How soon an urgent job should be answered, instead of `batching.urgent_objective_ms` of the settings.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub urgent_objective_ms: Option<u64>,
 }
 
 impl Default for BatchingSpec {
     /// A batch of one: what is right for most models until somebody has measured.
     fn default() -> Self {
-        Self { max_batch_size: 1, max_batch_tokens: None }
+        Self { max_batch_size: 1, max_batch_tokens: None, objective_ms: None, urgent_objective_ms: None }
     }
 }
 
@@ -153,6 +159,11 @@ mod tests {
                 "max_batch_tokens = 1024",
                 "max_batch_tokens = 0",
                 "batching.max_batch_tokens is 0, at least 1 was expected",
+            ),
+            (
+                "max_batch_tokens = 1024",
+                "urgent_objective_ms = 0",
+                "batching.urgent_objective_ms is 0, at least 1 was expected",
             ),
             ("input = \"input_ids\"", "input = \"other\"", "preprocess.input is `other`"),
             ("datatype = \"INT64\"", "datatype = \"INT32\"", "preprocess.input is `input_ids`"),

@@ -143,15 +143,16 @@ mod tests {
         let message = message(&[
             ("service.audience", "with space"),
             ("telemetry.log_format", "yaml"),
+            ("batching.policy", "greedy"),
             ("telemetry.listen", "localhost"),
             ("broker.url", "http://host"),
             ("keys.directory", " "),
             ("models.serve", "a/b"),
         ]);
-        for key in ["service.audience", "telemetry.log_format", "telemetry.listen", "broker.url", "keys.directory"] {
+        for key in ["service.audience", "telemetry.log_format", "telemetry.listen", "broker.url", "batching.policy"] {
             assert!(message.contains(&format!("`{key}`")), "{message}");
         }
         assert!(message.contains("`models.serve` is \"a/b\""), "{message}");
-        assert_eq!(message.matches("; `").count(), 5, "{message}");
+        assert_eq!(message.matches("; `").count(), 6, "{message}");
     }
 }

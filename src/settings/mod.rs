@@ -100,8 +100,8 @@ pub struct ModelSettings {
     pub serve: Vec<String>,
 }
 
-/// `[batching]`: bounds within which batches are formed.
-#[derive(Debug, Clone)]
+/// `[batching]`: how batches are formed, and the bounds of that.
+#[derive(Debug, Clone, Copy)]
 pub struct BatchingSettings {
     /// Executor threads per model; each runs one batch at a time.
     pub executors: usize,
@@ -109,6 +109,40 @@ pub struct BatchingSettings {
     pub max_batch_size: usize,
     /// Rows that may wait for one model's executors.
     pub max_waiting_rows: usize,
+    /// How batches are formed.
+    pub policy: BatchingPolicy,
+    /// How soon an answer should be there; a model may say otherwise.
+    pub objectives: Objectives,
+}
+
+/// How batches are formed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BatchingPolicy {
+    /// Learns what batches cost, and merges rows where that saves work.
+    Adaptive,
+    /// Every row by itself.
+    Single,
+    /// In the order of arrival, up to a number of tokens.
+    Fifo {
+        /// Rows times the longest row's length.
+        max_tokens: usize,
+    },
+    /// In the order of arrival, once so many rows wait or the oldest has waited so long.
+    Delay {
+        /// How long a row waits for company.
+        wait: Duration,
+        /// The rows that end the wait.
+        rows: usize,
+    },
+}
+
+/// How soon after it was taken up a job should be answered, by its class.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Objectives {
+    /// Jobs of the common queue.
+    pub normal: Duration,
+    /// Jobs of the queue of urgent jobs.
+    pub urgent: Duration,
 }
 
 /// `[worker]`: the way of a job.

@@ -63,6 +63,12 @@ pub(super) struct RawBatching {
     pub(super) executors: u64,
     pub(super) max_batch_size: u64,
     pub(super) max_waiting_rows: u64,
+    pub(super) policy: String,
+    pub(super) fifo_batch_tokens: u64,
+    pub(super) delay_ms: u64,
+    pub(super) company_rows: u64,
+    pub(super) objective_ms: u64,
+    pub(super) urgent_objective_ms: u64,
 }
 
 #[derive(Debug, Deserialize)]

@@ -11,8 +11,8 @@ use super::error::SettingsError;
 use super::provenance::without_password;
 use super::raw::{RawBatching, RawBroker, RawLimits, RawModels, RawService, RawSettings, RawTelemetry, RawWorker};
 use super::{
-    BatchingSettings, BrokerSettings, KeySettings, LimitSettings, LogFormat, ModelSettings, ServiceSettings, Settings,
-    TelemetrySettings, WorkerSettings, check,
+    BatchingPolicy, BatchingSettings, BrokerSettings, KeySettings, LimitSettings, LogFormat, ModelSettings, Objectives,
+    ServiceSettings, Settings, TelemetrySettings, WorkerSettings, check,
 };
 use crate::limits::{MAX_BODY_BYTES, MAX_ID_CHARS, MAX_PREFETCH};
 use crate::protocol::model_ref::is_model_name;
@@ -158,6 +158,29 @@ fn batching(faults: &mut Faults, raw: &RawBatching) -> BatchingSettings {
         executors: faults.count("batching.executors", raw.executors, 1, 256),
         max_batch_size: faults.count("batching.max_batch_size", raw.max_batch_size, 1, 1_024),
         max_waiting_rows: faults.count("batching.max_waiting_rows", raw.max_waiting_rows, 1, 1 << 20),
+        policy: batching_policy(faults, raw),
+        objectives: Objectives {
+            normal: faults.millis("batching.objective_ms", raw.objective_ms, 1),
+            urgent: faults.millis("batching.urgent_objective_ms", raw.urgent_objective_ms, 1),
+        },
+    }
+}
+
+/// The values of the policies that are not chosen are checked, too.
+fn batching_policy(faults: &mut Faults, raw: &RawBatching) -> BatchingPolicy {
+    let max_tokens = faults.count("batching.fifo_batch_tokens", raw.fifo_batch_tokens, 1, 1 << 26);
+    let wait = faults.millis("batching.delay_ms", raw.delay_ms, 0);
+    let rows = faults.count("batching.company_rows", raw.company_rows, 1, 1_024);
+    match raw.policy.as_str() {
+        "adaptive" => BatchingPolicy::Adaptive,
+        "single" => BatchingPolicy::Single,
+        "fifo" => BatchingPolicy::Fifo { max_tokens },
+        "delay" => BatchingPolicy::Delay { wait, rows },
+        other => {
+            let words = "\"adaptive\", \"single\", \"fifo\" or \"delay\"";
+            faults.0.push(format!("`batching.policy` is {other:?}; it must be {words}"));
+            BatchingPolicy::Adaptive
+        }
     }
 }
 

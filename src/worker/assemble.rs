@@ -42,7 +42,7 @@ impl Parts {
         let metrics = Arc::new(Metrics::new(&settings.service.worker_id, &names));
         let counted = Arc::clone(&metrics);
         let options = ModelOptions {
-            batching: settings.batching.clone(),
+            batching: settings.batching,
             observe: Arc::new(move |model| {
                 let counters = counted.of_model(model);
                 Arc::new(move |observed| match observed {

@@ -12,6 +12,7 @@ use super::Worker;
 use super::outcome::Outcome;
 use super::stage::Stopwatch;
 use crate::batch::batcher::SubmitOptions;
+use crate::batch::pool::JobClass;
 use crate::batch::row::Inferred;
 use crate::broker::{Delivery, Publisher};
 use crate::envelope::{Admitted, JobIdentity, OpenedJob, Rejection, UnixSeconds, open_request};
@@ -27,6 +28,8 @@ use crate::telemetry::labels::Stage;
 pub(super) struct Circumstances {
     /// Delivered before: it runs in a batch of one, so that an input that crashes takes no neighbour along.
     pub(super) redelivered: bool,
+    /// From which kind of queue it came.
+    pub(super) class: JobClass,
     /// Earlier deliveries that nobody settled.
     pub(super) delivery_count: u32,
 }
@@ -36,9 +39,10 @@ impl<P: Publisher> Worker<P> {
     pub(super) async fn process(&self, delivery: Delivery) {
         let began = Instant::now();
         let _in_flight = self.metrics.job_begun();
-        let circumstances =
-            Circumstances { redelivered: delivery.redelivered, delivery_count: delivery.delivery_count };
         let queue = Arc::clone(&delivery.queue);
+        let class = if self.names.is_urgent(&queue) { JobClass::Urgent } else { JobClass::Normal };
+        let Delivery { redelivered, delivery_count, .. } = delivery;
+        let circumstances = Circumstances { redelivered, class, delivery_count };
         let model = self.names.model_of_queue(&queue);
         self.metrics.received(model, circumstances.redelivered);
         let (message, receipt) = delivery.split();
@@ -99,8 +103,8 @@ impl<P: Publisher> Worker<P> {
             Ok(deadline) => deadline,
             Err(error) => return Err((id, error)),
         };
-        let options =
-            SubmitOptions { deadline, tenant: opened.claims.tenant.as_str().into(), alone: circumstances.redelivered };
+        let Circumstances { redelivered: alone, class, .. } = circumstances;
+        let options = SubmitOptions { deadline, class, tenant: opened.claims.tenant.as_str().into(), alone };
         self.answer(&opened.claims.model, request, options, stopwatch).await.map_err(|error| (id, error))
     }
 

@@ -1,0 +1,141 @@
+//! Tests of all policies: their bounds, and what each of them picks.
+
+use std::time::Duration;
+
+use proptest::prelude::*;
+use tokio::sync::oneshot;
+
+use super::*;
+use crate::batch::row::Row;
+
+const ADAPTIVE: BatchingPolicy = BatchingPolicy::Adaptive;
+
+/// Rows as length, alone, tenant; a millisecond between two arrivals.
+fn pool(began: Instant, rows: &[(usize, bool, u8)]) -> Pool {
+    let mut pool = Pool::default();
+    for (number, (length, alone, tenant)) in rows.iter().enumerate() {
+        let arrived = began + Duration::from_millis(number.try_into().unwrap());
+        pool.push(Waiting {
+            row: Row { inputs: Vec::new(), length: *length, may_be_padded: true },
+            deadline: arrived + Duration::from_secs(60),
+            due: arrived + Duration::from_secs(1),
+            tenant: tenant.to_string().into(),
+            alone: *alone,
+            arrived,
+            slot: None,
+            answer: oneshot::channel().0,
+        });
+    }
+    pool
+}
+
+const fn bounds(max_batch_size: usize) -> Bounds {
+    Bounds { max_batch_size, max_batch_tokens: usize::MAX, scope: BatchScope::Shared }
+}
+
+/// The batch that `policy` runs at once.
+fn batch(policy: BatchingPolicy, rows: &[(usize, bool, u8)], idle: usize, bounds: Bounds) -> Vec<usize> {
+    let now = Instant::now();
+    match decide(policy, &pool(now, rows), idle, bounds, now) {
+        Decision::Run(batch) => batch,
+        Decision::WaitUntil(_) | Decision::Rest => Vec::new(),
+    }
+}
+
+#[test]
+fn a_batch_is_bounded_in_tokens_and_filled_with_what_still_fits() {
+    let rows = [(40, false, 0), (45, false, 0), (50, false, 0), (30, false, 0), (10, false, 0)];
+    let tokens = |max_batch_tokens| batch(ADAPTIVE, &rows, 1, Bounds { max_batch_tokens, ..bounds(32) });
+    // Two of 45 are 90; with the one of 50 three would be 150, with the one of 30 they are 135.
+    assert_eq!(tokens(140), [0, 1, 3]);
+    assert_eq!(tokens(usize::MAX), [0, 1, 2, 3, 4]);
+    assert_eq!(tokens(90), [0, 1]);
+    assert_eq!(tokens(39), [0], "a row that is longer runs alone");
+}
+
+#[test]
+fn the_oldest_runs_with_its_nearest_in_length() {
+    let rows = [(10, false, 0), (100, false, 0), (12, false, 0), (11, false, 0)];
+    assert_eq!(batch(ADAPTIVE, &rows, 1, bounds(3)), [0, 3, 2]);
+}
+
+#[test]
+fn idle_executors_share_what_waits() {
+    assert_eq!(batch(ADAPTIVE, &[(1, false, 0); 4], 2, bounds(32)).len(), 2);
+}
+
+#[test]
+fn single_never_makes_company() {
+    assert_eq!(batch(BatchingPolicy::Single, &[(1, false, 0); 4], 1, bounds(32)), [0]);
+}
+
+#[test]
+fn fifo_closes_at_the_first_row_that_does_not_fit() {
+    let fifo = BatchingPolicy::Fifo { max_tokens: 100 };
+    let rows = [(40, false, 0), (45, false, 0), (60, false, 0), (5, false, 0)];
+    assert_eq!(batch(fifo, &rows, 1, bounds(32)), [0, 1]);
+    assert_eq!(batch(fifo, &rows[2..], 1, bounds(32)), [0], "two of 60 are 120");
+    assert_eq!(batch(fifo, &[(300, false, 0), (1, false, 0)], 1, bounds(32)), [0], "a longer row runs alone");
+}
+
+#[test]
+fn delay_waits_for_company_or_for_the_time_to_be_up() {
+    let now = Instant::now();
+    let delay = BatchingPolicy::Delay { wait: Duration::from_millis(4), rows: 3 };
+    let at = |rows: usize, after| {
+        decide(delay, &pool(now, &vec![(1, false, 0); rows]), 1, bounds(32), now + Duration::from_millis(after))
+    };
+    assert_eq!(at(2, 3), Decision::WaitUntil(now + Duration::from_millis(4)));
+    assert_eq!(at(2, 4), Decision::Run(vec![0, 1]));
+    assert_eq!(at(3, 0), Decision::Run(vec![0, 1, 2]));
+    assert_eq!(at(0, 0), Decision::Rest);
+}
+
+#[test]
+fn a_pool_gives_out_what_is_asked_for_and_keeps_the_rest() {
+    let now = Instant::now();
+    let lengths = |rows: Vec<Waiting>| rows.iter().map(|waiting| waiting.row.length).collect::<Vec<_>>();
+    let mut pool = pool(now, &[(0, false, 0), (1, false, 0), (2, false, 0), (3, false, 0), (4, false, 0)]);
+    assert_eq!(lengths(pool.take(&[3, 0, 4, 9])), [3, 0, 4]);
+    let left = pool.by_arrival();
+    assert_eq!(lengths(pool.take(&left)), [1, 2]);
+}
+
+fn policies() -> impl Strategy<Value = BatchingPolicy> {
+    prop_oneof![
+        3 => Just(BatchingPolicy::Adaptive),
+        1 => Just(BatchingPolicy::Single),
+        1 => (1_usize..3_000).prop_map(|max_tokens| BatchingPolicy::Fifo { max_tokens }),
+        1 => (1_usize..40).prop_map(|rows| BatchingPolicy::Delay { wait: Duration::ZERO, rows }),
+    ]
+}
+
+proptest! {
+    #[test]
+    fn a_batch_keeps_its_bounds(
+        policy in policies(),
+        rows in proptest::collection::vec((1_usize..200, any::<bool>(), 0_u8..3), 0..40),
+        idle in 1_usize..5,
+        max_batch_size in 1_usize..33,
+        max_batch_tokens in 1_usize..3_000,
+        tenant_scope: bool,
+    ) {
+        let scope = if tenant_scope { BatchScope::Tenant } else { BatchScope::Shared };
+        let batch = batch(policy, &rows, idle, Bounds { max_batch_size, max_batch_tokens, scope });
+        prop_assert_eq!(batch.is_empty(), rows.is_empty());
+        prop_assert!(batch.len() <= max_batch_size);
+        prop_assert!(batch.first().is_none_or(|first| *first == 0), "the oldest never waits for younger ones");
+        let mut unique = batch.clone();
+        unique.sort_unstable();
+        unique.dedup();
+        prop_assert_eq!(unique.len(), batch.len());
+        let longest = batch.iter().map(|position| rows[*position].0).max().unwrap_or(0);
+        prop_assert!(batch.len() <= 1 || longest * batch.len() <= max_batch_tokens);
+        if batch.len() > 1 {
+            prop_assert!(batch.iter().all(|position| !rows[*position].1), "a lonely row has company");
+            if tenant_scope {
+                prop_assert!(batch.iter().all(|position| rows[*position].2 == rows[0].2));
+            }
+        }
+    }
+}
