@@ -42,7 +42,7 @@ bench-echo: ## Measure the worker against the broker alone
 bench-peers: ## Measure the worker beside Celery, aio-pika and mosec with onnxruntime; BENCH_SECONDS, BENCH_ROUNDS
 	@scripts/bench-peers.sh
 
-faults: ## Kill, cut and stop a running service, and account for every job; FAULTS_N, FAULTS_SEED, FAULTS_ROWS
+faults: ## Kill, cut and stop a running service, and account for every job; FAULTS_MINUTES, FAULTS_N, FAULTS_SEED, FAULTS_ROWS
 	@scripts/faults.sh
 
 compose-env: ## Write .env for docker-compose.yml: a broker password and the user of the workers

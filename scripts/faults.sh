@@ -9,8 +9,9 @@ case ${1:-} in
 -h | --help)
     echo "usage: faults.sh"
     echo
-    echo "Starts a private RabbitMQ node and worker processes, injects faults, and accounts for every job."
-    echo "FAULTS_N: jobs a row (500); FAULTS_SEED: seed of the faults (1); FAULTS_ROWS: rows, such as 1,3 (all)."
+    echo "Starts private RabbitMQ nodes and worker processes, injects faults, accounts for every job, writes docs/faults.md."
+    echo "FAULTS_MINUTES: minutes in all (40); FAULTS_N: jobs a row (20000); FAULTS_SEED: seed of the faults (1);"
+    echo "FAULTS_ROWS: rows, such as 1,3 (all). The short form of all rows is: cargo test --test faults"
     exit
     ;;
 *) die "unknown option $1; see $0 --help" ;;
@@ -18,4 +19,5 @@ esac
 
 need_rust
 ensure_rabbitmq
+export FAULTS_MINUTES=${FAULTS_MINUTES:-40}
 exec cargo test --locked --test faults

@@ -14,6 +14,8 @@ usage: rabbitmq.sh COMMAND [options]
                            in a folder that was used before: the same node again, with its queues and port
   stop --dir DIR           stop exactly that node
   kill --dir DIR           end it with SIGKILL, as a crash would; its files stay, start brings it back
+  freeze --dir DIR         stop its processes where they are, as if it were cut off from everybody
+  thaw --dir DIR           let them go on
   ctl --dir DIR -- ARGS    run rabbitmqctl ARGS against it
   run --dir DIR            start, print the URL, stop when standard input ends: for a parent process, which cannot
                            leave the node behind however it ends
@@ -22,6 +24,7 @@ usage: rabbitmq.sh COMMAND [options]
 options of start, run and with:
   --vhosts N               make the virtual hosts t1 ... tN besides / (for tests that run side by side)
   --port P                 listen on this port (a free one)
+  --join OTHER             make a new node one of the cluster of the node in the folder OTHER, which runs
   --remove                 (run) delete DIR at the end
 
 examples:
@@ -51,16 +54,24 @@ entrance() {
 }
 
 write_configuration() {
-    local dir=$1 port=$2 vhosts=$3
+    local dir=$1 port=$2 vhosts=$3 join=$4
     cat >"$dir/rabbitmq.conf" <<CONF
 listeners.tcp.1 = 127.0.0.1:$port
 log.file = $dir/log/rabbit.log
 log.file.level = warning
 disk_free_limit.absolute = 50MB
 vm_memory_high_watermark.absolute = 1GB
-load_definitions = $dir/definitions.json
 CONF
     echo '[].' >"$dir/enabled_plugins"
+    if [ -n "$join" ]; then
+        cat >>"$dir/rabbitmq.conf" <<CONF
+cluster_formation.peer_discovery_backend = classic_config
+cluster_formation.classic_config.nodes.1 = $(cat "$join/name")
+cluster_formation.classic_config.nodes.2 = $(cat "$dir/name")
+CONF
+        return
+    fi
+    echo "load_definitions = $dir/definitions.json" >>"$dir/rabbitmq.conf"
     local names='"/"' i
     for i in $(seq "$vhosts"); do names+=" \"t$i\""; done
     local list='' grants='' name
@@ -84,7 +95,7 @@ PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 LANG=C.UTF-8
 HOME=$dir/home
 RABBITMQ_CONF_ENV_FILE=$dir/none
-RABBITMQ_NODENAME=inferq@localhost
+RABBITMQ_NODENAME=$(cat "$dir/name")
 RABBITMQ_NODE_PORT=$port
 RABBITMQ_DIST_PORT=$dist
 RABBITMQ_CONFIG_FILE=$dir/rabbitmq.conf
@@ -137,22 +148,36 @@ prepare_folder() {
 }
 
 start() {
-    local dir=$1 vhosts=$2 port=$3 server
+    local dir=$1 vhosts=$2 port=$3 join=$4 server
     server=$(find_server) || die "there is no rabbitmq-server here; run: $0 install"
     prepare_folder "$dir"
     ! alive "$dir/node.pid" || die "a node runs already in $dir"
-    ! alive "$dir/epmd.pid" || stop_epmd "$dir"
-    if [ ! -e "$dir/ports" ]; then
-        echo "${port:-$(free_port)} $(free_port) $(free_port)" >"$dir/ports"
-        write_configuration "$dir" "$(cut -d' ' -f1 "$dir/ports")" "$vhosts"
-    fi
+    [ -e "$dir/ports" ] || prepare_node "$dir" "$vhosts" "$port" "$join"
     local dist epmd
     read -r port dist epmd <"$dir/ports"
-    launch "$dir" "$dir/log/epmd" epmd -port "$epmd" -address 127.0.0.1 >"$dir/epmd.pid"
-    wait_for_port "$dir" "$epmd" epmd
+    # One of a cluster has its names with the first node's epmd, which other nodes may be using.
+    if ! accepts "$epmd"; then
+        launch "$dir" "$dir/log/epmd" epmd -port "$epmd" -address 127.0.0.1 >"$dir/epmd.pid"
+        wait_for_port "$dir" "$epmd" epmd
+    fi
     launch "$dir" "$dir/log/stdout" "$server" >"$dir/node.pid"
     wait_for_port "$dir" "$port" node
     echo "amqp://guest:guest@127.0.0.1:$port/%2f" | tee "$dir/url"
+}
+
+# Gives a new node its name and ports; where it joins another, that one's epmd and cookie.
+prepare_node() {
+    local dir=$1 vhosts=$2 port=$3 join=$4 epmd
+    if [ -n "$join" ]; then
+        echo "${dir##*/}@localhost" >"$dir/name"
+        epmd=$(cut -d' ' -f3 "$join/ports")
+        cp -p "$join/home/.erlang.cookie" "$dir/home/"
+    else
+        echo inferq@localhost >"$dir/name"
+        epmd=$(free_port)
+    fi
+    echo "${port:-$(free_port)} $(free_port) $epmd" >"$dir/ports"
+    write_configuration "$dir" "$(cut -d' ' -f1 "$dir/ports")" "$vhosts" "$join"
 }
 
 # Waits until `node` or `epmd` accepts connections.
@@ -187,6 +212,12 @@ end_node() {
     rm -f "$dir/node.pid"
 }
 
+# Sends a signal to all processes of the node, and to nobody else.
+signal_node() {
+    alive "$1/node.pid" || die "no node runs in $1"
+    pkill "-$2" -s "$(cat "$1/node.pid")"
+}
+
 stop_epmd() {
     ! alive "$1/epmd.pid" || kill -KILL "$(cat "$1/epmd.pid")" 2>/dev/null || true
     rm -f "$1/epmd.pid"
@@ -203,29 +234,32 @@ remove() {
 }
 
 main() {
-    local command=${1:-} vhosts=0 port='' remove='' dir=''
+    local command=${1:-} vhosts=0 port='' join='' remove='' dir=''
     [ $# -gt 0 ] && shift
     while [ $# -gt 0 ]; do
         case $1 in
         --dir) dir=$(absolute "${2:?--dir needs a folder}"); shift 2 ;;
         --vhosts) vhosts=${2:?--vhosts needs a number}; shift 2 ;;
         --port) port=${2:?--port needs a number}; shift 2 ;;
+        --join) join=$(absolute "${2:?--join needs a folder}"); shift 2 ;;
         --remove) remove=yes; shift ;;
         --) shift; break ;;
         *) usage >&2; die "unknown option $1" ;;
         esac
     done
     case $command in
-    start | stop | kill | ctl | run) [ -n "$dir" ] || die "$command needs --dir DIR" ;;
+    start | stop | kill | freeze | thaw | ctl | run) [ -n "$dir" ] || die "$command needs --dir DIR" ;;
     esac
     case $command in
     find) find_server ;;
     install) find_server >/dev/null || install_packages rabbitmq-server ;;
-    start) start "$dir" "$vhosts" "$port" ;;
+    start) start "$dir" "$vhosts" "$port" "$join" ;;
     stop) stop "$dir" ;;
     kill) end_node "$dir" KILL ;;
+    freeze) signal_node "$dir" STOP ;;
+    thaw) signal_node "$dir" CONT ;;
     ctl) inside "$dir" "$(dirname "$(find_server)")/rabbitmqctl" --quiet "$@" ;;
-    run) run "$dir" "$vhosts" "$port" "$remove" ;;
+    run) run "$dir" "$vhosts" "$port" "$join" "$remove" ;;
     with)
         [ $# -gt 0 ] || die "with needs -- COMMAND"
         with "$dir" "$vhosts" "$port" "$@"
@@ -245,11 +279,11 @@ at_end() {
 }
 
 run() {
-    ended_folder=$1 ended_remove=$4
+    ended_folder=$1 ended_remove=$5
     trap at_end EXIT
     # Ctrl-C reaches the parent too: that ends, and so does standard input.
     trap '' INT
-    start "$1" "$2" "$3"
+    start "$1" "$2" "$3" "$4"
     exec >/dev/null
     cat || true
 }
@@ -264,7 +298,7 @@ with() {
     fi
     trap at_end EXIT
     say "starting a private RabbitMQ node"
-    start "$ended_folder" "$vhosts" "$port" >/dev/null
+    start "$ended_folder" "$vhosts" "$port" '' >/dev/null
     INFERQ_AMQP_URL=$(cat "$ended_folder/url") "$@"
 }
 

@@ -15,7 +15,7 @@ usage: rabbitmq4.sh COMMAND [options]
                   some minutes; debootstrap is installed if it is missing)
   remove          delete it
   test [ARGS]     run the tests of the broker against RabbitMQ 4; ARGS go to cargo test
-  find | start | stop | kill | ctl | run | with
+  find | start | stop | kill | freeze | thaw | ctl | run | with
                   as rabbitmq.sh --help says, in the unpacked Debian; install comes first by itself
                   (not for find)
 
@@ -66,7 +66,7 @@ main() {
         need_rust
         INFERQ_TEST_RABBITMQ=scripts/rabbitmq4.sh cargo test --locked --no-fail-fast --test contract --test amqp "$@"
         ;;
-    find | start | stop | kill | ctl | run | with)
+    find | start | stop | kill | freeze | thaw | ctl | run | with)
         [ "$command" = find ] && [ ! -d "$root" ] && exit 1
         install "$command"
         RABBITMQ_ROOT=$(cd "$root" && pwd) exec "$here/rabbitmq.sh" "$command" "$@"

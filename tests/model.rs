@@ -30,7 +30,7 @@ fn options() -> ModelOptions {
         policy: BatchingPolicy::Adaptive,
         objectives: Objectives { normal: Duration::from_secs(1), urgent: Duration::from_secs(1) },
     };
-    ModelOptions { batching, observe: Arc::new(|_| Arc::new(|_| {})) }
+    ModelOptions { batching, observe: Arc::new(|_| Arc::new(|_| {})), substitute: None }
 }
 
 fn open(directory: &Path, serve: &[&str]) -> Result<ModelRepository, String> {

@@ -30,7 +30,12 @@ pub struct ModelOptions {
     pub batching: BatchingSettings,
     /// Makes, for the model of a name, what is told of its batches.
     pub observe: Arc<dyn Fn(&str) -> Observer + Send + Sync>,
+    /// How tests make a model crash; no setting leads here.
+    pub substitute: Option<Substitute>,
 }
+
+/// Puts a backend in the place of a loaded one.
+pub type Substitute = Arc<dyn Fn(Arc<dyn Backend>) -> Arc<dyn Backend> + Send + Sync>;
 
 /// A model with everything that serving it takes. Must be made inside a tokio runtime: its batcher runs there.
 #[derive(Debug)]
@@ -69,6 +74,10 @@ impl LoadedModel {
                 scope: spec.batch_scope,
             },
             objectives: objectives(&spec, options.batching.objectives),
+        };
+        let backend = match &options.substitute {
+            Some(substitute) => substitute(backend),
+            None => backend,
         };
         let batcher = Batcher::new(backend, settings, (options.observe)(&spec.name));
         Self { spec, preprocessor: Arc::new(preprocessor), batcher, postprocessor }

@@ -12,7 +12,7 @@ mod sample;
 mod spec;
 
 pub use error::ModelError;
-pub use loaded::{LoadedModel, ModelOptions};
+pub use loaded::{LoadedModel, ModelOptions, Substitute};
 pub use register::{About, Registered, Registration, register};
 pub use repository::{ModelRepository, find_versions};
 pub use sample::Sampled;

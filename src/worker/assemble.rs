@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::batch::batcher::{BatchReport, Observed};
 use crate::broker::topology::{Names, Topology};
 use crate::envelope::{Keyring, KeyringError};
-use crate::model::{ModelError, ModelOptions, ModelRepository};
+use crate::model::{ModelError, ModelOptions, ModelRepository, Substitute};
 use crate::settings::Settings;
 use crate::telemetry::metrics::{BatchRun, Metrics, ModelMetrics};
 
@@ -37,12 +37,21 @@ impl Parts {
     /// # Errors
     /// See [`AssembleError`].
     pub fn load(settings: &Settings) -> Result<Self, AssembleError> {
+        Self::load_with(settings, None)
+    }
+
+    /// The same, with `substitute` for the models' backends: how tests make a model crash.
+    ///
+    /// # Errors
+    /// See [`AssembleError`].
+    pub fn load_with(settings: &Settings, substitute: Option<Substitute>) -> Result<Self, AssembleError> {
         let keyring = Arc::new(Keyring::load(&settings.keys.directory)?);
         let names = ModelRepository::served_names(&settings.models)?;
         let metrics = Arc::new(Metrics::new(&settings.service.worker_id, &names));
         let counted = Arc::clone(&metrics);
         let options = ModelOptions {
             batching: settings.batching,
+            substitute,
             observe: Arc::new(move |model| {
                 let counters = counted.of_model(model);
                 Arc::new(move |observed| match observed {

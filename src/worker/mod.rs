@@ -25,7 +25,7 @@ mod stage;
 
 pub use assemble::{AssembleError, Parts};
 pub use drain::{Drained, run};
-pub use serve::{ServeError, serve};
+pub use serve::{ServeError, serve, serve_parts};
 
 /// What every job of a worker is handled with.
 #[derive(Debug)]

@@ -32,7 +32,18 @@ pub enum ServeError {
 /// # Errors
 /// See [`ServeError`]: only what no waiting can heal.
 pub async fn serve(settings: &Settings, stop: impl Future<Output = ()>) -> Result<Drained, ServeError> {
-    let parts = Parts::load(settings)?;
+    serve_parts(settings, Parts::load(settings)?, stop).await
+}
+
+/// The same with parts that are made already.
+///
+/// # Errors
+/// See [`ServeError`].
+pub async fn serve_parts(
+    settings: &Settings,
+    parts: Parts,
+    stop: impl Future<Output = ()>,
+) -> Result<Drained, ServeError> {
     let (setter, readiness) = Readiness::channel("connecting to the broker");
     let setter = Arc::new(setter);
     let telemetry = match settings.telemetry.listen {

@@ -1,25 +1,46 @@
 //! The fault scorecard: a real service is killed, cut and stopped, and every job is accounted for.
 //!
-//! Run by `make faults`; no part of `cargo test`, since it takes minutes. `FAULTS_N` jobs a row, `FAULTS_SEED`, and
-//! `FAULTS_ROWS` (numbers separated by commas) choose what is run. Prints the table as it goes, writes `docs/faults.md`, and
-//! fails when a row does. A mark is never loosened here: what fails is reported as it is.
+//! `cargo test --test faults` runs the short form: all rows with few jobs and faults, several at once, and no marks for
+//! speed. `make faults` runs the long one and writes `docs/faults.md`; see `plan` for what chooses jobs, seed, rows and
+//! minutes. A mark is never loosened here: what fails is reported as it is, and fails the program.
 
 #![allow(unreachable_pub, reason = "each module is read by this program alone")]
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a scorecard fails by panicking")]
 
 mod ledger;
+mod misdeeds;
+mod plan;
 mod proxy;
 mod report;
 mod rows;
 mod stand;
 #[path = "../support/mod.rs"]
 mod support;
+mod worker;
 
+use std::panic::AssertUnwindSafe;
 use std::process::ExitCode;
 
+use futures_util::FutureExt as _;
+use futures_util::stream::{self, StreamExt as _};
+use plan::{Pace, Plan};
 use report::Report;
-use rows::ROWS;
+use rows::{Outcome, ROWS, Row};
 use stand::Stand;
+
+/// Rows of the short form that run at once.
+const AT_ONCE: usize = 4;
+
+/// The broker that a row needs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Broker {
+    /// A virtual host of the node that the rows share.
+    Shared,
+    /// A node of its own, for the row does something to it.
+    Own,
+    /// Three nodes of its own.
+    Cluster,
+}
 
 /// Steers where in a burst a fault falls.
 #[derive(Debug)]
@@ -36,46 +57,66 @@ impl Seeded {
     }
 }
 
-/// A number from the environment.
-fn number(name: &str, default: u64) -> u64 {
-    let Some(written) = std::env::var_os(name) else { return default };
-    let parsed = written.to_str().and_then(|text| text.parse().ok());
-    parsed.unwrap_or_else(|| panic!("{name} is {}, a whole number was expected", written.display()))
-}
-
-/// The rows asked for; all unless some are named.
-fn chosen() -> Vec<u32> {
-    let all = ROWS.iter().map(|row| row.number).collect();
-    let Some(written) = std::env::var_os("FAULTS_ROWS") else { return all };
-    let parse = |word: &str| {
-        let number = word.trim().parse().unwrap_or_else(|_| panic!("FAULTS_ROWS: `{word}` is no number"));
-        assert!(all.contains(&number), "FAULTS_ROWS: there is no row {number}, there are {all:?}");
-        number
-    };
-    written.to_string_lossy().split(',').map(parse).collect()
-}
-
 #[tokio::main]
 async fn main() -> ExitCode {
-    let jobs = usize::try_from(number("FAULTS_N", 500)).unwrap();
-    let seed = number("FAULTS_SEED", 1);
-    let chosen = chosen();
-    let mut report = Report::begin(jobs, seed);
-    for row in ROWS.iter().filter(|row| chosen.contains(&row.number)) {
-        let mut stand = Stand::build(Seeded(seed.wrapping_add(u64::from(row.number))), row.number == 2).await;
-        let outcome = match row.number {
-            1 => rows::kill_a_worker(&mut stand, jobs).await,
-            3 => rows::reset_connections(&mut stand, jobs).await,
-            11 => rows::terminate_under_load(&mut stand, jobs).await,
-            2 => rows::end_the_broker(&mut stand, jobs).await,
-            12 => rows::scale_up_and_down(&mut stand, jobs).await,
-            10 => rows::spoil_jobs(&mut stand, jobs).await,
-            13 => rows::let_jobs_expire(&mut stand, jobs).await,
-            other => panic!("row {other} is listed and not written"),
-        };
-        report.add(row, &outcome);
-        stand.close().await;
+    if std::env::var_os(misdeeds::WORKER).is_some() {
+        return misdeeds::serve().await;
     }
-    report.write();
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    if arguments.iter().any(|argument| argument == "--list") {
+        ROWS.iter().for_each(|row| println!("{}: test", row.name));
+        return ExitCode::SUCCESS;
+    }
+    let names: Vec<String> = arguments.into_iter().filter(|argument| !argument.starts_with('-')).collect();
+    let plan = Plan::read(&names);
+    let mut report = Report::begin(&plan);
+    if plan.short {
+        let run = |place: usize| run(&plan, place);
+        let mut ended = stream::iter(0..plan.rows.len()).map(run).buffer_unordered(AT_ONCE);
+        while let Some((row, outcome)) = ended.next().await {
+            report.add(row, &outcome);
+        }
+    } else {
+        run_long(&plan, &mut report).await;
+    }
+    report.end(ROWS.len() - plan.rows.len());
     if report.passed() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// One row after the other, so that speed is measured undisturbed; the soak, which is gentle, beside all others.
+async fn run_long(plan: &Plan, report: &mut Report) {
+    let is_soak = |place: &usize| plan.rows[*place].weight == 0;
+    let (soaks, others): (Vec<usize>, Vec<usize>) = (0..plan.rows.len()).partition(is_soak);
+    let soak = async {
+        match soaks.first() {
+            Some(place) => Some(run(plan, *place).await),
+            None => None,
+        }
+    };
+    let rest = async {
+        for place in others {
+            let (row, outcome) = run(plan, place).await;
+            report.add(row, &outcome);
+        }
+    };
+    let (soaked, ()) = tokio::join!(soak, rest);
+    if let Some((row, outcome)) = soaked {
+        report.add(row, &outcome);
+    }
+}
+
+/// A row that panics has failed, and does not end the others.
+async fn run(plan: &Plan, place: usize) -> (&'static Row, Outcome) {
+    let outcome = AssertUnwindSafe(run_row(plan, place)).catch_unwind().await;
+    (plan.rows[place], outcome.unwrap_or_else(|_| Outcome::broken_off()))
+}
+
+async fn run_row(plan: &Plan, place: usize) -> Outcome {
+    let row = plan.rows[place];
+    let pace: Pace = plan.pace(place);
+    let seeded = Seeded(plan.seed.wrapping_add(u64::from(row.number)));
+    let mut stand = Stand::build(seeded, pace, row.broker, rows::overrides(row.number, plan.short)).await;
+    let outcome = rows::run(row.number, &mut stand).await;
+    stand.close().await;
+    outcome
 }

@@ -3,24 +3,30 @@
 use std::fmt::Write as _;
 use std::path::Path;
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use super::plan::Plan;
 use super::rows::{Outcome, Row};
 
 /// Lines so far, and with what they were measured.
 #[derive(Debug)]
 pub struct Report {
+    short: bool,
+    began: Instant,
     circumstances: String,
-    lines: Vec<String>,
-    misses: Vec<String>,
+    lines: Vec<(u32, String)>,
+    misses: Vec<(u32, String)>,
+    failed: usize,
 }
 
 impl Report {
     /// Prints the head of the table.
-    pub fn begin(jobs: usize, seed: u64) -> Self {
-        let circumstances = format!("{} on {}; {jobs} jobs a row, seed {seed}, development build", date(), machine());
-        println!("{circumstances}\n\n{HEAD}");
-        Self { circumstances, lines: Vec::new(), misses: Vec::new() }
+    pub fn begin(plan: &Plan) -> Self {
+        let circumstances = format!("{} on {}; seed {}, development build", date(), machine(), plan.seed);
+        let form = if plan.short { "short form" } else { "long form" };
+        println!("\nrunning {} tests\n{form}, {circumstances}\n\n{HEAD}", plan.rows.len());
+        let began = Instant::now();
+        Self { short: plan.short, began, circumstances, lines: Vec::new(), misses: Vec::new(), failed: 0 }
     }
 
     /// Adds and prints a row.
@@ -28,35 +34,62 @@ impl Report {
         let account = &outcome.account;
         let passed = outcome.missed.is_empty();
         let line = format!(
-            "| {} | {} | {} | {} | {} | {} | {} | {} | {} |",
+            "| {} | {} | {} | {} | {} | {} | {} | {} | {} | {} | {} |",
             row.number,
             row.fault,
             row.mark,
+            outcome.faults,
             account.jobs,
             account.lost.len(),
             account.duplicates,
             recovery(&outcome.recoveries, 50),
             recovery(&outcome.recoveries, 99),
+            outcome.measured,
             if passed { "pass" } else { "**fail**" },
         );
         println!("{line}");
-        self.lines.push(line);
+        println!(
+            "test {} ... {} ({:.0} s)",
+            row.name,
+            if passed { "ok" } else { "FAILED" },
+            self.began.elapsed().as_secs_f64()
+        );
+        self.lines.push((row.number, line));
+        self.failed += usize::from(!passed);
         for missed in &outcome.missed {
             println!("  row {}: {missed}", row.number);
-            self.misses.push(format!("- row {}: {missed}", row.number));
+            self.misses.push((row.number, format!("- row {}: {missed}", row.number)));
         }
     }
 
     /// Whether every row passed.
     pub fn passed(&self) -> bool {
-        self.misses.is_empty()
+        self.failed == 0
     }
 
-    /// Writes `docs/faults.md`.
-    pub fn write(&self) {
-        let mut page = format!("{PREFACE}\nMeasured {}.\n\n{HEAD}\n{}\n", self.circumstances, self.lines.join("\n"));
+    /// Prints the sum as readers of `cargo test` expect it; the long form writes `docs/faults.md`.
+    pub fn end(&mut self, left_out: usize) {
+        if !self.short {
+            self.write();
+        }
+        let verdict = if self.passed() { "ok" } else { "FAILED" };
+        println!(
+            "\ntest result: {verdict}. {} passed; {} failed; 0 ignored; 0 measured; {left_out} filtered out; finished in {:.2}s\n",
+            self.lines.len() - self.failed,
+            self.failed,
+            self.began.elapsed().as_secs_f64(),
+        );
+    }
+
+    fn write(&mut self) {
+        self.lines.sort();
+        self.misses.sort();
+        let texts = |lines: &[(u32, String)]| lines.iter().map(|(_, text)| text.clone()).collect::<Vec<_>>().join("\n");
+        let minutes = self.began.elapsed().as_secs() / 60;
+        let head = format!("Measured {}, in {minutes} minutes.", self.circumstances);
+        let mut page = format!("{PREFACE}\n{head}\n\n{HEAD}\n{}\n", texts(&self.lines));
         if !self.passed() {
-            write!(page, "\nWhat missed its mark:\n\n{}\n", self.misses.join("\n")).unwrap();
+            write!(page, "\nWhat missed its mark:\n\n{}\n", texts(&self.misses)).unwrap();
         }
         std::fs::write(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/faults.md"), page).unwrap();
     }
@@ -88,8 +121,8 @@ fn machine() -> String {
 }
 
 const HEAD: &str = "\
-| # | fault | mark | jobs | lost | duplicates | recovery p50 | recovery p99 | verdict |
-|---|---|---|---|---|---|---|---|---|";
+| # | fault | mark | faults | jobs | lost | duplicates | recovery p50 | recovery p99 | measured | verdict |
+|---|---|---|---|---|---|---|---|---|---|---|";
 
 const PREFACE: &str = "\
 # Faults

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a test fails by panicking")]
 
 pub mod brokers;
+pub mod cluster;
 pub mod rabbitmq;
 pub mod steps;
 

@@ -34,10 +34,16 @@ pub struct Node {
 impl Node {
     /// Starts a node of its own for a test that kills it.
     pub async fn start() -> Self {
-        tokio::task::spawn_blocking(|| Self::start_with(1)).await.unwrap()
+        tokio::task::spawn_blocking(|| Self::start_with(1, None)).await.unwrap()
     }
 
-    fn start_with(vhosts: usize) -> Self {
+    /// Starts a node that joins the cluster of `other`.
+    pub async fn start_beside(other: &Self) -> Self {
+        let folder = other.folder.clone();
+        tokio::task::spawn_blocking(move || Self::start_with(0, Some(&folder))).await.unwrap()
+    }
+
+    fn start_with(vhosts: usize, join: Option<&Path>) -> Self {
         let root = Path::new(env!("CARGO_MANIFEST_DIR"));
         let chosen = std::env::var_os("INFERQ_TEST_RABBITMQ").unwrap_or_else(|| "scripts/rabbitmq.sh".into());
         let script = root.join(chosen);
@@ -46,6 +52,7 @@ impl Node {
         let mut runner = Command::new(&script)
             .args(["run", "--remove", "--vhosts", &vhosts.to_string(), "--dir"])
             .arg(&folder)
+            .args(join.map(|other| ["--join".as_ref(), other.as_os_str()]).into_iter().flatten())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
@@ -88,6 +95,26 @@ impl Node {
     /// Brings a killed node back, with its queues, at the same port.
     pub async fn bring_back(&self) {
         self.run_script(&["start"], &[]).await;
+    }
+
+    /// Stops its processes where they are: to everybody else it is cut off.
+    pub async fn freeze(&self) {
+        self.run_script(&["freeze"], &[]).await;
+    }
+
+    /// Lets its processes go on.
+    pub async fn thaw(&self) {
+        self.run_script(&["thaw"], &[]).await;
+    }
+
+    /// What other nodes know it as.
+    pub fn erlang_name(&self) -> String {
+        std::fs::read_to_string(self.folder.join("name")).unwrap().trim().to_owned()
+    }
+
+    /// Its URL without a virtual host.
+    pub fn base(&self) -> &str {
+        &self.base
     }
 
     /// Runs rabbitmqctl.
@@ -151,6 +178,6 @@ impl VirtualHost<'_> {
 
 /// A virtual host of its own on the node that the tests of this program share.
 pub async fn virtual_host() -> VirtualHost<'static> {
-    let node = tokio::task::spawn_blocking(|| SHARED.get_or_init(|| Node::start_with(VHOSTS))).await.unwrap();
+    let node = tokio::task::spawn_blocking(|| SHARED.get_or_init(|| Node::start_with(VHOSTS, None))).await.unwrap();
     node.fresh_vhost()
 }

@@ -12,6 +12,7 @@ const DECLARATIONS: &[&str] = &["struct ", "enum ", "trait ", "type ", "mod ", "
 const REAL_TIME: &[(&str, &str)] = &[
     ("tests/service.rs", "waits for worker processes to become ready and to end"),
     ("tests/interop/", "waits for a worker process to become ready"),
+    ("tests/support/cluster.rs", "waits for the replicas of a queue"),
     ("tests/faults", "injects faults into brokers and workers at set times"),
 ];
 

@@ -62,5 +62,9 @@ fn all_told(mut failures: Vec<Failure>) -> Result<(), Failure> {
 /// How a command loads models: nobody counts their batches.
 pub(super) fn unmeasured(batching: &BatchingSettings) -> ModelOptions {
     let nobody_measures: Observer = Arc::new(|_| {});
-    ModelOptions { batching: *batching, observe: Arc::new(move |_: &str| Arc::clone(&nobody_measures)) }
+    ModelOptions {
+        batching: *batching,
+        observe: Arc::new(move |_: &str| Arc::clone(&nobody_measures)),
+        substitute: None,
+    }
 }

@@ -1,0 +1,199 @@
+//! What a network does to a worker: resets, black holes, latency, narrow lines; and a soak.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep, timeout};
+
+use super::{Outcome, burst, finish, probe};
+use crate::ledger::Kind;
+use crate::proxy::{Proxy, Weather};
+use crate::report::percentile;
+use crate::stand::Stand;
+use crate::worker::{get, is_ready, metric};
+
+const POLL: Duration = Duration::from_millis(5);
+const RECONNECTS: &str = "inferq_broker_reconnects_total";
+
+/// Resets both connections of the worker in each burst.
+pub async fn reset_connections(stand: &mut Stand) -> Outcome {
+    const P99: Duration = Duration::from_secs(2);
+    let faults = stand.pace.pick(10, 100);
+    let proxy = Proxy::start(vec![stand.broker_address()]).await;
+    let worker = stand.ready_worker(proxy.address).await;
+    let before = prefetches(stand).await;
+    let mut recoveries = Vec::new();
+    let (mut done, mut broken) = (0, 0);
+    while done < faults && !stand.pace.is_over() {
+        let fault_at = burst(stand, (done, faults), async |_: &Stand| {
+            broken += proxy.reset_all();
+            Instant::now()
+        });
+        let fault_at = fault_at.await;
+        recoveries.extend(probe(stand, fault_at).await);
+        done += 1;
+    }
+    let after = prefetches(stand).await;
+    let mut outcome = finish(stand, worker, recoveries, done).await;
+    let p99 = percentile(&outcome.recoveries, 99);
+    outcome.demand(stand.pace.short || p99 <= P99, || format!("recovery p99 is {p99:?}"));
+    outcome.demand(before == after && !before.is_empty(), || format!("prefetch was {before:?}, is {after:?}"));
+    outcome.demand(broken >= 2 * done, || format!("only {broken} connections were reset"));
+    outcome
+}
+
+/// Lets nothing pass for a while, and measures when the worker notices.
+pub async fn swallow_everything(stand: &mut Stand) -> Outcome {
+    const NOTICED_WITHIN: Duration = Duration::from_secs(25);
+    let duration = stand.pace.pick(Duration::from_secs(10), Duration::from_secs(60));
+    let proxy = Proxy::start(vec![stand.broker_address()]).await;
+    let worker = stand.ready_worker(proxy.address).await;
+    let health = worker.health();
+    let mut noticed = None;
+    let over = burst(stand, (0, 1), async |_: &Stand| {
+        proxy.set(Weather { black_hole: true, ..Weather::FAIR });
+        let began = Instant::now();
+        let noticing = async {
+            while is_ready(health).await {
+                sleep(POLL).await;
+            }
+        };
+        noticed = timeout(duration, noticing).await.is_ok().then(|| began.elapsed());
+        sleep(duration.saturating_sub(began.elapsed())).await;
+        proxy.set(Weather::FAIR);
+        Instant::now()
+    });
+    let over = over.await;
+    let recoveries = probe(stand, over).await.into_iter().collect();
+    let mut outcome = finish(stand, worker, recoveries, 1).await;
+    outcome.measured =
+        noticed.map_or("not noticed".to_owned(), |after| format!("noticed after {:.1} s", after.as_secs_f64()));
+    let in_time = noticed.is_some_and(|after| after <= NOTICED_WITHIN);
+    outcome.demand(in_time, || format!("noticed after {noticed:?}, at most {NOTICED_WITHIN:?} were allowed"));
+    outcome
+}
+
+/// Makes the network slow, narrow, and cut into single bytes, one after the other.
+pub async fn slow_everything_down(stand: &mut Stand) -> Outcome {
+    let far = Weather { latency: Duration::from_millis(200), ..Weather::FAIR };
+    let narrow = Weather { bandwidth: Some(64 << 10), ..Weather::FAIR };
+    let sliced = Weather { slice: Some(1), ..Weather::FAIR };
+    let bursts = stand.pace.pick(1, 20);
+    let proxy = Proxy::start(vec![stand.broker_address()]).await;
+    let worker = stand.ready_worker(proxy.address).await;
+    let mut recoveries = Vec::new();
+    let mut done = 0;
+    for number in 0..bursts {
+        for (kind, weather) in [far, narrow, sliced].into_iter().enumerate() {
+            if stand.pace.is_over() {
+                continue;
+            }
+            let begun = burst(stand, (3 * number + kind, 3 * bursts), async |_: &Stand| {
+                proxy.set(weather);
+                Instant::now()
+            });
+            let begun = begun.await;
+            recoveries.extend(probe(stand, begun).await);
+            done += 1;
+        }
+    }
+    stand.ledger.settle().await;
+    let reconnects = metric(worker.health(), RECONNECTS).await;
+    proxy.set(Weather::FAIR);
+    let mut outcome = finish(stand, worker, recoveries, done).await;
+    outcome.demand(reconnects == Some(0), || format!("the broker was connected to again {reconnects:?} times"));
+    outcome.demand_no_duplicates();
+    outcome
+}
+
+/// Resets all connections again and again while jobs flow gently, and watches what the process holds.
+pub async fn soak(stand: &mut Stand) -> Outcome {
+    let duration = stand.pace.left(Duration::from_secs(24));
+    let between = stand.pace.pick(Duration::from_secs(4), Duration::from_secs(60));
+    let breath = Duration::from_millis(20);
+    let proxy = Proxy::start(vec![stand.broker_address()]).await;
+    let worker = stand.ready_worker(proxy.address).await;
+    let began = Instant::now();
+    let (mut samples, mut recoveries, mut done) = (Vec::new(), Vec::new(), 0);
+    let mut next_reset = began + between;
+    while began.elapsed() < duration {
+        if Instant::now() >= next_reset {
+            proxy.reset_all();
+            recoveries.extend(probe(stand, Instant::now()).await);
+            samples.extend(Holdings::of(worker.health()).await);
+            next_reset += between;
+            done += 1;
+        }
+        stand.ledger.publish_confirmed(Kind::Sound).await;
+        sleep(breath).await;
+    }
+    let mut outcome = finish(stand, worker, recoveries, done).await;
+    // The first third warms up: plans, buffers, allocator.
+    let (early, late) = (samples.get(samples.len() / 3), samples.last());
+    outcome.measured = format!("{done} resets; a third in: {early:?}, at the end: {late:?}");
+    if let (Some(early), Some(late)) = (early, late) {
+        outcome.measured = format!(
+            "{:.1} -> {:.1} MiB, {} -> {} threads, {} -> {} files in {} s",
+            early.mebibytes(),
+            late.mebibytes(),
+            early.threads,
+            late.threads,
+            early.files,
+            late.files,
+            duration.as_secs() * 2 / 3,
+        );
+        outcome.demand(late.is_flat_since(early), || "memory, threads or files grew".to_owned());
+    }
+    outcome.demand(samples.len() >= 3, || format!("only {} samples", samples.len()));
+    outcome
+}
+
+/// What a worker process holds.
+#[derive(Debug, Clone, Copy)]
+struct Holdings {
+    memory_bytes: u64,
+    threads: u64,
+    files: u64,
+}
+
+impl Holdings {
+    async fn of(health: SocketAddr) -> Option<Self> {
+        Some(Self {
+            memory_bytes: metric(health, "inferq_process_resident_memory_bytes").await?,
+            threads: metric(health, "inferq_process_threads").await?,
+            files: metric(health, "inferq_process_open_files").await?,
+        })
+    }
+
+    fn mebibytes(self) -> f64 {
+        self.memory_bytes as f64 / f64::from(1 << 20)
+    }
+
+    /// Five per cent are what an allocator breathes; a thread or file may be on its way out.
+    const fn is_flat_since(&self, early: &Self) -> bool {
+        self.memory_bytes <= early.memory_bytes + early.memory_bytes / 20
+            && self.threads <= early.threads + 2
+            && self.files <= early.files + 2
+    }
+}
+
+/// The prefetch of each consumer of a job queue.
+async fn prefetches(stand: &Stand) -> Vec<String> {
+    let arguments =
+        ["list_consumers", "--no-table-headers", "--vhost", &stand.vhost.name, "queue_name", "prefetch_count"];
+    let listed = stand.vhost.node.control(&arguments).await;
+    let mut consumers: Vec<String> =
+        listed.lines().filter(|line| line.starts_with("inferq.jobs.")).map(str::to_owned).collect();
+    consumers.sort();
+    consumers
+}
+
+/// Watches whether the worker at `health` says for once that it is not ready.
+pub async fn until_not_ready(health: SocketAddr) -> String {
+    loop {
+        match get(health, "/readyz").await {
+            Some(answer) if answer.starts_with("HTTP/1.1 503") => return answer,
+            Some(_) | None => {}
+        }
+    }
+}
