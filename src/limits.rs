@@ -33,6 +33,10 @@ pub const MAX_BATCH_SIZE: usize = 1_024;
 pub const MAX_TOKENS: usize = 65_536;
 /// Compiled plans of one model: batch sizes are powers of two, lengths too where a graph cannot be left open.
 pub const MAX_PLANS: usize = 32;
+/// Aliases of one model.
+pub const MAX_ALIASES: usize = 16;
+/// Changes of a model's aliases that are remembered.
+pub const MAX_ALIAS_HISTORY: usize = 16;
 /// Bytes of a settings, key or model.toml file.
 pub const MAX_TEXT_FILE_BYTES: u64 = 1 << 20;
 

@@ -64,6 +64,8 @@ fn the_help_of_every_command_is_as_reviewed() {
         ("help_models_show", &["models", "show"]),
         ("help_models_check", &["models", "check"]),
         ("help_models_add", &["models", "add"]),
+        ("help_models_alias", &["models", "alias"]),
+        ("help_models_rollback", &["models", "rollback"]),
         ("help_models_evaluate", &["models", "evaluate"]),
         ("help_config_check", &["config", "check"]),
         ("help_topology_show", &["topology", "show"]),
@@ -378,6 +380,32 @@ fn a_model_is_added_with_what_its_file_says_and_is_then_sound() {
     }
     let left: Vec<_> = std::fs::read_dir(&models).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     assert_eq!(left.len(), 2, "nothing but the two models is left: {left:?}");
+}
+
+#[test]
+fn aliases_are_set_shown_and_rolled_back() {
+    let folder = tempfile::tempdir().unwrap();
+    write_model(folder.path());
+    let directory = folder.path().to_str().unwrap();
+    let alias = |more: &[&str]| run(&[&["models", "alias", "tiny", "--directory", directory], more].concat());
+    assert!(alias(&[]).stdout.contains("100.0% of the jobs without a version go to the highest, 2"));
+    assert!(alias(&["stable=2"]).stdout.contains("stable  2        100.0%"), "{}", alias(&[]).stdout);
+    let shown = alias(&["canary=2@0.25"]);
+    assert!(
+        shown.stdout.contains("canary  2        25.0%") && shown.stdout.contains("stable  2        75.0%"),
+        "{}",
+        shown.stdout
+    );
+    let back = run(&["models", "rollback", "tiny", "--directory", directory, "--json"]).json();
+    assert_eq!(back["current"], serde_json::json!({"stable": {"version": 2, "share": 0.0}}));
+    assert_eq!(alias(&["--remove", "stable", "--json"]).json()["current"], serde_json::json!({}));
+    assert_fails(&alias(&["stable=3"]), 2, &["`tiny` has no version 3"]);
+    assert_fails(&alias(&["canary=2@1.5"]), 2, &["alias `canary` has share 1.5"]);
+    assert_fails(&alias(&["--remove", "canary"]), 2, &["no alias `canary`"]);
+    assert_eq!(alias(&["stable"]).code, 2);
+    let rollback = || run(&["models", "rollback", "tiny", "--directory", directory]);
+    assert_eq!((rollback().code, rollback().code), (0, 0));
+    assert_fails(&rollback(), 1, &["nothing to go back to"]);
 }
 
 #[test]

@@ -30,12 +30,13 @@ fn options() -> ModelOptions {
         policy: BatchingPolicy::Adaptive,
         objectives: Objectives { normal: Duration::from_secs(1), urgent: Duration::from_secs(1) },
     };
-    ModelOptions { batching, observe: Arc::new(|_| Arc::new(|_| {})), substitute: None }
+    ModelOptions { batching, observe: Arc::new(|_| Arc::new(|_| {})), substitute: None, changed: Arc::new(|_, _| {}) }
 }
 
 fn open(directory: &Path, serve: &[&str]) -> Result<ModelRepository, String> {
     let serve = serve.iter().map(|name| (*name).to_owned()).collect();
-    let settings = ModelSettings { directory: directory.to_owned(), serve };
+    let settings =
+        ModelSettings { directory: directory.to_owned(), serve, watch_interval: None, memory_budget_bytes: None };
     ModelRepository::open(&settings, &options()).map_err(|error| error.to_string())
 }
 
@@ -107,7 +108,7 @@ fn floats(output: &InferOutput) -> &[f32] {
 
 #[tokio::test]
 async fn a_text_is_answered_with_its_label_and_probabilities() {
-    let topic = shipped().resolve("topic", None).unwrap();
+    let topic = shipped().resolve("topic", None, "a job").await.unwrap();
     let sentences = ["The shuttle put a satellite into orbit.", "The church and the gospel, he said."];
     let response = ask(&topic, &texts(&sentences)).await.unwrap();
     assert_eq!((response.model_name.as_str(), response.model_version.as_str()), ("topic", "1"));
@@ -121,7 +122,7 @@ async fn a_text_is_answered_with_its_label_and_probabilities() {
 
 #[tokio::test]
 async fn outputs_are_answered_as_they_are_asked_for() {
-    let topic = shipped().resolve("topic", Some(1)).unwrap();
+    let topic = shipped().resolve("topic", Some(1), "a job").await.unwrap();
     let mut request = texts(&["the goalie scored in the third period"]);
     request["id"] = json!("g-1");
     request["outputs"] = json!([
@@ -146,7 +147,7 @@ async fn outputs_are_answered_as_they_are_asked_for() {
 /// The sample is 600 posts of the test split; the whole split has 0.917.
 #[tokio::test]
 async fn the_sample_is_classified_as_well_as_the_card_says() {
-    let topic = shipped().resolve("topic", None).unwrap();
+    let topic = shipped().resolve("topic", None, "a job").await.unwrap();
     let posts = fs::read_to_string(format!("{ROOT}/models/topic/samples/posts.jsonl")).unwrap();
     let posts: Vec<Value> = posts.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     let asked = posts.iter().map(|post| {
@@ -162,7 +163,7 @@ async fn the_sample_is_classified_as_well_as_the_card_says() {
 
 #[tokio::test]
 async fn a_job_of_many_rows_is_answered_row_by_row() {
-    let topic = shipped().resolve("topic", None).unwrap();
+    let topic = shipped().resolve("topic", None, "a job").await.unwrap();
     let sentences: Vec<String> = (1..=70).map(|words| "space orbit church hockey ".repeat(words)).collect();
     let together: Vec<&str> = sentences.iter().map(String::as_str).collect();
     let together = ask(&topic, &texts(&together)).await.unwrap();
@@ -175,7 +176,7 @@ async fn a_job_of_many_rows_is_answered_row_by_row() {
 
 #[tokio::test]
 async fn the_identity_answers_what_it_was_sent() {
-    let identity = shipped().resolve("identity", None).unwrap();
+    let identity = shipped().resolve("identity", None, "a job").await.unwrap();
     let numbers: Vec<f32> = (0_u8..28).map(|i| f32::from(i) / 3.0).collect();
     let request = json!({"inputs": [{"name": "x", "datatype": "FP32", "shape": [7, 4], "data": numbers}]});
     let response = ask(&identity, &request).await.unwrap();
@@ -198,21 +199,26 @@ async fn several_models_and_versions_are_served_side_by_side() {
     fs::create_dir_all(directory.join(".cache/1")).unwrap();
     let repository = open(&directory, &[]).unwrap();
     assert_eq!(repository.names(), ["identity", "topic"]);
-    let version = |name: &str, version| repository.resolve(name, version).unwrap().spec().version;
-    assert_eq!((version("identity", None), version("topic", None)), (10, 3), "no version is the highest");
-    assert_eq!((version("identity", Some(2)), version("topic", Some(1))), (2, 1));
-    let unknown = |name: &str, version| repository.resolve(name, version).unwrap_err();
+    let repository = &repository;
+    let version =
+        |name, version| async move { repository.resolve(name, version, "a job").await.unwrap().spec().version };
+    assert_eq!((version("identity", None).await, version("topic", None).await), (10, 3), "no version is the highest");
+    assert_eq!((version("identity", Some(2)).await, version("topic", Some(1)).await), (2, 1));
+    let unknown = |name, version| async move { repository.resolve(name, version, "a job").await.unwrap_err() };
     let cases = [
-        (unknown("topic", Some(2)), "model `topic` has no version 2; it has 1 and 3"),
-        (unknown("identity", Some(3)), "model `identity` has no version 3; it has 1, 2 and 10"),
-        (unknown("tropic", None), "there is no model `tropic`; served are `identity` and `topic`"),
+        (unknown("topic", Some(2)).await, "model `topic` has no version 2; it has 1 and 3"),
+        (unknown("identity", Some(3)).await, "model `identity` has no version 3; it has 1, 2 and 10"),
+        (unknown("tropic", None).await, "there is no model `tropic`; served are `identity` and `topic`"),
     ];
     for (error, message) in cases {
         assert_eq!(error, JobError::new(ErrorCode::UnknownModel, message));
     }
     let one = open(&directory, &["identity"]).unwrap();
     assert_eq!(one.names(), ["identity"]);
-    assert_eq!(one.resolve("topic", None).unwrap_err().message, "there is no model `topic`; served are `identity`");
+    assert_eq!(
+        one.resolve("topic", None, "a job").await.unwrap_err().message,
+        "there is no model `topic`; served are `identity`"
+    );
 }
 
 #[tokio::test]
@@ -298,7 +304,10 @@ async fn golden_requests_are_held_to_as_well() {
 #[tokio::test]
 async fn faults_of_a_request_name_what_the_model_takes() {
     let models = shipped();
-    let (topic, identity) = (models.resolve("topic", None).unwrap(), models.resolve("identity", None).unwrap());
+    let (topic, identity) = (
+        models.resolve("topic", None, "a job").await.unwrap(),
+        models.resolve("identity", None, "a job").await.unwrap(),
+    );
     let text = |shape: Value, data: Value| json!({"inputs": [{"name": "text", "datatype": "BYTES", "shape": shape, "data": data}]});
     let long = "a".repeat(262_145);
     let numbers = |name: &str, datatype: &str, shape: Value| json!({"inputs": [{"name": name, "datatype": datatype, "shape": shape, "data": [1, 2, 3, 4]}]});
@@ -328,7 +337,7 @@ async fn a_value_that_is_not_finite_fails_its_job_alone() {
     fs::remove_file(model.join("golden.json")).unwrap();
     replace(&model, "[-1, 4]", "[-1, 2]");
     replace(&model, "[-1, 4]", "[-1, 2]");
-    let reciprocal = open(&directory, &[]).unwrap().resolve("identity", None).unwrap();
+    let reciprocal = open(&directory, &[]).unwrap().resolve("identity", None, "a job").await.unwrap();
     let request = |x: f32| json!({"inputs": [{"name": "x", "datatype": "FP32", "shape": [1, 2], "data": [x, 2.0]}]});
     let asked = [4.0, 0.0, 8.0].map(|x| {
         let reciprocal = &reciprocal;

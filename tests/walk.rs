@@ -79,7 +79,7 @@ async fn a_job_from_delivery_to_settlement() {
     let decoded = InferenceRequest::decode(&opened.plaintext, None, &RequestBounds { max_rows: 1 }).unwrap();
     assert_debug_snapshot!("3_decoded_request", decoded);
 
-    let model = house.parts.models.resolve("topic", None).unwrap();
+    let model = house.parts.models.resolve("topic", None, "a job").await.unwrap();
     let asked = decoded.facts();
     let prepared = model.prepare(decoded).await.unwrap();
     assert_debug_snapshot!("5_prepared_rows", prepared);

@@ -40,8 +40,7 @@ pub(super) fn check(
     preprocessor: &Preprocessor,
     backend: &dyn Backend,
 ) -> Result<(), String> {
-    let path = folder.join("golden.json");
-    let Ok(size) = fs::metadata(&path).map(|file| file.len()) else {
+    let Some(samples) = read(folder)? else {
         let ModelSpec { name, version, .. } = spec;
         tracing::warn!(
             model.name = name,
@@ -49,18 +48,31 @@ pub(super) fn check(
         );
         return Ok(());
     };
+    for (index, sample) in samples.iter().enumerate() {
+        compare(spec, sample, preprocessor, backend).map_err(|fault| format!("sample {index}: {fault}"))?;
+    }
+    Ok(())
+}
+
+/// The samples in `folder`; nothing where there is no file of them.
+fn read(folder: &Path) -> Result<Option<Vec<Sample>>, String> {
+    let path = folder.join("golden.json");
+    let Ok(size) = fs::metadata(&path).map(|file| file.len()) else { return Ok(None) };
     if size > MAX_TEXT_FILE_BYTES {
         return Err(format!("the file has {size} bytes, at most {MAX_TEXT_FILE_BYTES} are read"));
     }
     let text = fs::read(&path).map_err(|error| error.to_string())?;
     let samples: Vec<Sample> = serde_json::from_slice(&text).map_err(|error| error.to_string())?;
-    if samples.is_empty() {
-        return Err("the file has no sample".to_owned());
+    if samples.is_empty() { Err("the file has no sample".to_owned()) } else { Ok(Some(samples)) }
+}
+
+/// The rows of the samples in `folder`; none where there is no file of them.
+pub(super) fn rows(spec: &ModelSpec, folder: &Path, preprocessor: &Preprocessor) -> Result<Vec<Row>, String> {
+    let mut rows = Vec::new();
+    for sample in read(folder)?.unwrap_or_default() {
+        rows.extend(expectation(spec, &sample, preprocessor)?.0);
     }
-    for (index, sample) in samples.iter().enumerate() {
-        compare(spec, sample, preprocessor, backend).map_err(|fault| format!("sample {index}: {fault}"))?;
-    }
-    Ok(())
+    Ok(rows)
 }
 
 fn compare(

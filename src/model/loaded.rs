@@ -13,7 +13,7 @@ use crate::backend::Backend;
 use crate::backend::tract::{GraphSpec, Padding, TractBackend};
 use crate::batch::batcher::{Batcher, BatcherSettings, Observer, SubmitOptions};
 use crate::batch::policy::Bounds;
-use crate::batch::row::{Inferred, Row};
+use crate::batch::row::{Batch, Inferred, Row};
 use crate::error::{ErrorCode, JobError};
 use crate::limits::INLINE_PREPARE_BYTES;
 use crate::postprocess::Postprocessor;
@@ -22,6 +22,7 @@ use crate::protocol::request::{InferenceRequest, RequestFacts};
 use crate::protocol::response::InferenceResponse;
 use crate::protocol::tensor::TensorData;
 use crate::settings::{BatchingSettings, Objectives};
+use crate::telemetry::labels::ModelChange;
 
 /// How models are loaded.
 #[derive(Clone)]
@@ -32,6 +33,14 @@ pub struct ModelOptions {
     pub observe: Arc<dyn Fn(&str) -> Observer + Send + Sync>,
     /// How tests make a model crash; no setting leads here.
     pub substitute: Option<Substitute>,
+    /// Told what happens to the versions of a model while it is served.
+    pub changed: ChangeObserver,
+}
+
+impl std::fmt::Debug for ModelOptions {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("ModelOptions").field("batching", &self.batching).finish_non_exhaustive()
+    }
 }
 
 /// Puts a backend in the place of a loaded one.
@@ -52,13 +61,26 @@ impl LoadedModel {
     /// # Errors
     /// See [`ModelError`].
     pub fn load(folder: &Path, options: &ModelOptions) -> Result<Self, ModelError> {
-        let spec = ModelSpec::read(folder)?;
-        let parts = load_parts(&spec, folder)?;
-        golden::check(&spec, folder, &parts.preprocessor, &*parts.backend).map_err(|fault| ModelError::Golden {
-            name: spec.name.clone(),
-            version: spec.version,
-            fault,
-        })?;
+        let (spec, parts) = load_checked(folder)?;
+        Ok(Self::assemble(spec, parts, options))
+    }
+
+    /// Loads it, and runs it in batches of every size that compiles a plan, so that no job has to wait for that.
+    ///
+    /// # Errors
+    /// See [`ModelError`].
+    pub(super) fn load_warm(folder: &Path, options: &ModelOptions) -> Result<Self, ModelError> {
+        let (spec, parts) = load_checked(folder)?;
+        let refused = |fault: String| ModelError::Load { name: spec.name.clone(), version: spec.version, fault };
+        let rows = golden::rows(&spec, folder, &parts.preprocessor).map_err(refused)?;
+        let most = spec.batching.max_batch_size.min(options.batching.max_batch_size);
+        let sizes = std::iter::successors(Some(1_usize), |size| size.checked_mul(2));
+        for size in sizes.take_while(|size| *size <= most) {
+            let batch = Batch { rows: rows.iter().take(1).cycle().take(size).cloned().collect() };
+            if !batch.rows.is_empty() {
+                parts.backend.run(&batch).map_err(|error| refused(error.to_string()))?;
+            }
+        }
         Ok(Self::assemble(spec, parts, options))
     }
 
@@ -133,11 +155,26 @@ impl LoadedModel {
     }
 }
 
+/// Told, with a model's name, what has happened to one of its versions.
+pub type ChangeObserver = Arc<dyn Fn(&str, ModelChange) + Send + Sync>;
+
 /// What a model is put together from.
 pub(super) struct ModelParts {
     pub(super) preprocessor: Preprocessor,
     pub(super) backend: Arc<dyn Backend>,
     pub(super) postprocessor: Postprocessor,
+}
+
+/// Reads and compiles the model in `folder`, and compares it with its golden outputs.
+fn load_checked(folder: &Path) -> Result<(ModelSpec, ModelParts), ModelError> {
+    let spec = ModelSpec::read(folder)?;
+    let parts = load_parts(&spec, folder)?;
+    golden::check(&spec, folder, &parts.preprocessor, &*parts.backend).map_err(|fault| ModelError::Golden {
+        name: spec.name.clone(),
+        version: spec.version,
+        fault,
+    })?;
+    Ok((spec, parts))
 }
 
 /// Reads and compiles what `spec` names in `folder`; answers are not compared yet.
@@ -164,8 +201,8 @@ fn objectives(spec: &ModelSpec, settings: Objectives) -> Objectives {
 
 /// How the rows fared: the largest of each, since that is what the job waited for.
 fn measurements(rows: &[Inferred]) -> Map<String, Value> {
-    let microseconds = |duration: std::time::Duration| u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
-    let most = |of: fn(&Inferred) -> std::time::Duration| rows.iter().map(of).max().map_or(0, microseconds);
+    let microseconds = |duration: Duration| u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
+    let most = |of: fn(&Inferred) -> Duration| rows.iter().map(of).max().map_or(0, microseconds);
     let batch_size = rows.iter().map(|row| row.batch_size).max().unwrap_or(0);
     Map::from_iter([
         ("batch_size".to_owned(), batch_size.into()),

@@ -1,7 +1,10 @@
-//! Models: what they are (`spec`), where they lie (`repository`), and one that is ready to serve (`loaded`).
+//! Models: what they are (`spec`), where they lie (`repository`), one that is ready to serve (`loaded`), and how one takes the
+//! place of another while jobs run (`watcher`).
 //!
 //! Used by the worker for every job and by `inferq models`. The only part that knows both preprocessing and backends.
 
+mod aliases;
+mod aside;
 mod check;
 mod error;
 mod golden;
@@ -9,11 +12,18 @@ mod loaded;
 mod register;
 mod repository;
 mod sample;
+mod slot;
+mod snapshot;
 mod spec;
+mod watcher;
 
+use crate::telemetry::labels::ModelChange;
+
+pub use aliases::{Alias, AliasTable, Aliases, STABLE, check_shares};
 pub use error::ModelError;
-pub use loaded::{LoadedModel, ModelOptions, Substitute};
+pub use loaded::{ChangeObserver, LoadedModel, ModelOptions, Substitute};
 pub use register::{About, Registered, Registration, register};
 pub use repository::{ModelRepository, find_versions};
 pub use sample::Sampled;
 pub use spec::ModelSpec;
+pub use watcher::Watcher;

@@ -1,11 +1,17 @@
-//! The model repository: every version of every served model, by name.
+//! The model repository: every version of every served model, by name, as a snapshot that can be swapped.
+//!
+//! A job resolves its model once and keeps it, whatever is swapped or unloaded meanwhile. What is beyond the memory budget
+//! is unloaded, the least recently used first, and loaded again by the job that asks for it.
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
-use super::{LoadedModel, ModelError, ModelOptions};
+use super::aliases::{AliasTable, Aliases};
+use super::slot::{Fingerprint, Slot};
+use super::snapshot::{Snapshot, listed};
+use super::{LoadedModel, ModelChange, ModelError, ModelOptions};
 use crate::error::{ErrorCode, JobError};
 use crate::protocol::model_ref::is_model_name;
 use crate::settings::ModelSettings;
@@ -13,7 +19,13 @@ use crate::settings::ModelSettings;
 /// All models that a worker serves. Resolved once a job, so that nothing changes under a job's feet.
 #[derive(Debug)]
 pub struct ModelRepository {
-    models: BTreeMap<String, BTreeMap<u32, Arc<LoadedModel>>>,
+    settings: ModelSettings,
+    options: ModelOptions,
+    snapshot: RwLock<Arc<Snapshot>>,
+    /// Jobs resolved so far: the clock of what was used when.
+    resolved: AtomicU64,
+    /// Held while room is made: two at once would unload more than they must.
+    making_room: Mutex<()>,
 }
 
 impl ModelRepository {
@@ -22,13 +34,28 @@ impl ModelRepository {
     /// # Errors
     /// See [`ModelError`]: a worker that cannot serve all it should does not start.
     pub fn open(settings: &ModelSettings, options: &ModelOptions) -> Result<Self, ModelError> {
-        let mut models: BTreeMap<String, BTreeMap<u32, Arc<LoadedModel>>> = BTreeMap::new();
+        let repository = Self {
+            settings: settings.clone(),
+            options: options.clone(),
+            snapshot: RwLock::default(),
+            resolved: AtomicU64::new(0),
+            making_room: Mutex::new(()),
+        };
+        let mut snapshot = Snapshot::default();
         for (name, version, folder) in served_versions(settings)? {
-            let model = LoadedModel::load(&folder, options)?;
+            let slot = Arc::new(repository.load(&name, version, &folder)?);
             tracing::info!(model.name = name, model.version = version, "model `{name}` version {version} is loaded");
-            models.entry(name).or_default().insert(version, Arc::new(model));
+            snapshot.models.entry(name).or_default().versions.insert(version, Arc::clone(&slot));
+            // Every one is loaded once, so that a fault is found now; what is too much goes at once.
+            repository.make_room(&snapshot, &slot);
         }
-        Ok(Self { models })
+        for (name, served) in &mut snapshot.models {
+            let aliases = Aliases::read(&settings.directory.join(name))?.current;
+            check_aliases(&settings.directory.join(name), &aliases, served.versions.keys())?;
+            served.aliases = aliases;
+        }
+        repository.swap(snapshot);
+        Ok(repository)
     }
 
     /// The names of the models that the settings ask for, without loading any.
@@ -44,45 +71,141 @@ impl ModelRepository {
     /// The names of all models.
     #[must_use]
     pub fn names(&self) -> Vec<String> {
-        self.models.keys().cloned().collect()
+        self.snapshot().models.keys().cloned().collect()
     }
 
-    /// The model `name` in `version`, or in its highest.
+    /// The versions of all models that are in memory.
+    #[must_use]
+    pub fn resident(&self) -> Vec<(String, u32)> {
+        let snapshot = self.snapshot();
+        let resident = snapshot.slots().filter(|slot| slot.is_resident());
+        resident.map(|slot| (slot.name.clone(), slot.version)).collect()
+    }
+
+    /// The model `name` in `version`, or, where none is named, in the version that the aliases give the job `id`, or in the
+    /// highest. Waits while a model that was unloaded is loaded again.
     ///
     /// # Errors
-    /// `UNKNOWN_MODEL`, with what there is.
-    pub fn resolve(&self, name: &str, version: Option<u32>) -> Result<Arc<LoadedModel>, JobError> {
-        let Some(versions) = self.models.get(name) else {
-            let names = listed(self.models.keys().map(|name| format!("`{name}`")));
-            return Err(unknown(format!("there is no model `{name}`; served are {names}")));
-        };
-        let model = match version {
-            Some(version) => versions.get(&version),
-            None => versions.values().next_back(),
-        };
-        model.cloned().ok_or_else(|| {
-            let version = version.unwrap_or_default();
-            unknown(format!("model `{name}` has no version {version}; it has {}", listed(versions.keys())))
-        })
+    /// `UNKNOWN_MODEL`, with what there is; `MODEL_UNAVAILABLE` for one that cannot be loaded again.
+    pub async fn resolve(&self, name: &str, version: Option<u32>, id: &str) -> Result<Arc<LoadedModel>, JobError> {
+        let snapshot = self.snapshot();
+        let slot = snapshot.choose(name, version, id)?;
+        slot.touch(self.resolved.fetch_add(1, Ordering::Relaxed));
+        if let Some(model) = slot.resident() {
+            return Ok(model);
+        }
+        let _loading = slot.loading.lock().await;
+        // Whoever held it before may have loaded it.
+        if let Some(model) = slot.resident() {
+            return Ok(model);
+        }
+        let model = self.load_again(&slot).await?;
+        slot.keep(Arc::clone(&model));
+        (self.options.changed)(name, ModelChange::Reloaded);
+        self.make_room(&snapshot, &slot);
+        Ok(model)
+    }
+
+    async fn load_again(&self, slot: &Arc<Slot>) -> Result<Arc<LoadedModel>, JobError> {
+        let (folder, options) = (slot.folder.clone(), self.options.clone());
+        let loaded = tokio::task::spawn_blocking(move || LoadedModel::load(&folder, &options)).await;
+        let (name, version) = (&slot.name, slot.version);
+        match loaded {
+            Ok(Ok(model)) => Ok(Arc::new(model)),
+            Ok(Err(error)) => {
+                tracing::error!(%error, model.name = name, "model `{name}` version {version} cannot be loaded again");
+                Err(unavailable(name, version))
+            }
+            Err(_) => Err(unavailable(name, version)),
+        }
+    }
+
+    pub(super) fn settings(&self) -> &ModelSettings {
+        &self.settings
+    }
+
+    pub(super) fn options(&self) -> &ModelOptions {
+        &self.options
+    }
+
+    pub(super) fn snapshot(&self) -> Arc<Snapshot> {
+        Arc::clone(&self.snapshot.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Puts another snapshot in place. Jobs that have resolved their model keep it.
+    pub(super) fn swap(&self, snapshot: Snapshot) {
+        *self.snapshot.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(snapshot);
+    }
+
+    /// Loads the version in `folder`.
+    pub(super) fn load(&self, name: &str, version: u32, folder: &Path) -> Result<Slot, ModelError> {
+        // Before the files are read: what changes while they are is another version.
+        let fingerprint = Fingerprint::of_folder(folder);
+        let model = LoadedModel::load(folder, &self.options)?;
+        Ok(self.slot(name, version, folder, (fingerprint, model)))
+    }
+
+    /// Loads the version in `folder`, and runs it in every size.
+    pub(super) fn load_warm(&self, name: &str, version: u32, folder: &Path) -> Result<Slot, ModelError> {
+        let fingerprint = Fingerprint::of_folder(folder);
+        let model = LoadedModel::load_warm(folder, &self.options)?;
+        Ok(self.slot(name, version, folder, (fingerprint, model)))
+    }
+
+    fn slot(&self, name: &str, version: u32, folder: &Path, (fingerprint, model): (Fingerprint, LoadedModel)) -> Slot {
+        let slot = Slot::new(name.to_owned(), version, folder.to_owned(), fingerprint, model);
+        slot.touch(self.resolved.fetch_add(1, Ordering::Relaxed));
+        slot
+    }
+
+    /// Unloads the least recently used versions until the rest fits the budget; `kept` stays, whatever it weighs.
+    pub(super) fn make_room(&self, snapshot: &Snapshot, kept: &Arc<Slot>) {
+        let Some(budget) = self.settings.memory_budget_bytes else { return };
+        let _one_at_a_time = self.making_room.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut resident: Vec<&Arc<Slot>> = snapshot.slots().filter(|slot| slot.is_resident()).collect();
+        resident.sort_by_key(|slot| slot.last_used());
+        let mut bytes: u64 = resident.iter().map(|slot| slot.bytes).sum();
+        for slot in resident {
+            if bytes <= budget {
+                return;
+            }
+            if !Arc::ptr_eq(slot, kept) && slot.unload() {
+                bytes = bytes.saturating_sub(slot.bytes);
+                let Slot { name, version, .. } = &**slot;
+                tracing::info!(
+                    model.name = name,
+                    model.version = version,
+                    "model `{name}` version {version} is unloaded"
+                );
+                (self.options.changed)(name, ModelChange::Unloaded);
+            }
+        }
     }
 }
 
-fn unknown(message: String) -> JobError {
-    JobError::new(ErrorCode::UnknownModel, message)
+fn unavailable(name: &str, version: u32) -> JobError {
+    JobError::new(ErrorCode::ModelUnavailable, format!("model `{name}` version {version} cannot be loaded again"))
 }
 
-/// Words as an enumeration: `a, b and c`.
-fn listed(words: impl IntoIterator<Item = impl ToString>) -> String {
-    let words: Vec<String> = words.into_iter().map(|word| word.to_string()).collect();
-    match words.split_last() {
-        None => "none".to_owned(),
-        Some((last, [])) => last.clone(),
-        Some((last, others)) => format!("{} and {last}", others.join(", ")),
+/// Whether every alias names a version that is there; `folder` is the model's.
+pub(super) fn check_aliases<'a>(
+    folder: &Path,
+    aliases: &AliasTable,
+    versions: impl Iterator<Item = &'a u32>,
+) -> Result<(), ModelError> {
+    let versions: Vec<u32> = versions.copied().collect();
+    match aliases.iter().find(|(_, alias)| !versions.contains(&alias.version)) {
+        None => Ok(()),
+        Some((name, alias)) => {
+            let (missing, there) = (alias.version, listed(&versions));
+            let fault = format!("alias `{name}` names version {missing}; the model has {there}");
+            Err(ModelError::Spec { path: Aliases::path(folder), fault })
+        }
     }
 }
 
 /// The versions that the settings ask for, with their folders.
-fn served_versions(settings: &ModelSettings) -> Result<Vec<(String, u32, PathBuf)>, ModelError> {
+pub(super) fn served_versions(settings: &ModelSettings) -> Result<Vec<(String, u32, PathBuf)>, ModelError> {
     let found = find_versions(&settings.directory)?;
     for name in &settings.serve {
         if !found.iter().any(|(own, ..)| own == name) {
@@ -94,7 +217,6 @@ fn served_versions(settings: &ModelSettings) -> Result<Vec<(String, u32, PathBuf
     let served = |(name, ..): &(String, u32, PathBuf)| settings.serve.is_empty() || settings.serve.contains(name);
     Ok(found.into_iter().filter(served).collect())
 }
-
 /// Every folder `<name>/<version>` below `directory`, sorted. Folders whose names are neither are left alone.
 ///
 /// # Errors

@@ -98,6 +98,10 @@ pub struct ModelSettings {
     pub directory: PathBuf,
     /// Names of the models to serve; empty for all that the repository holds.
     pub serve: Vec<String>,
+    /// How often the repository is looked at for versions that appear, change or go; never where `None`.
+    pub watch_interval: Option<Duration>,
+    /// Bytes of models' files that are kept in memory at most; no bound where `None`.
+    pub memory_budget_bytes: Option<u64>,
 }
 
 /// `[batching]`: how batches are formed, and the bounds of that.

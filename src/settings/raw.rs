@@ -55,6 +55,8 @@ pub(super) struct RawKeys {
 pub(super) struct RawModels {
     pub(super) directory: String,
     pub(super) serve: Vec<String>,
+    pub(super) watch_interval_ms: u64,
+    pub(super) memory_budget_bytes: u64,
 }
 
 #[derive(Debug, Deserialize)]

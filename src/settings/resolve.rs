@@ -150,6 +150,11 @@ fn models(faults: &mut Faults, raw: &RawModels) -> ModelSettings {
     ModelSettings {
         directory: faults.word("models.directory", &raw.directory).into(),
         serve: raw.serve.iter().map(|name| faults.model_name("models.serve", name)).collect(),
+        watch_interval: match raw.watch_interval_ms {
+            0 => None,
+            milliseconds => Some(faults.millis("models.watch_interval_ms", milliseconds, 100)),
+        },
+        memory_budget_bytes: Some(raw.memory_budget_bytes).filter(|bytes| *bytes > 0),
     }
 }
 

@@ -68,6 +68,42 @@ impl RequeueReason {
     }
 }
 
+/// What has happened to a version of a model while it was served.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum ModelChange {
+    /// A version that appeared or changed serves now.
+    TakenUp,
+    /// A version or its aliases were refused; what served before serves on.
+    Refused,
+    /// A version has gone from the repository.
+    Retired,
+    /// A version was let go from memory.
+    Unloaded,
+    /// A version that had been let go was loaded again.
+    Reloaded,
+    /// Other aliases hold.
+    Realiased,
+}
+
+impl ModelChange {
+    /// Every one of them.
+    pub const ALL: [Self; 6] =
+        [Self::TakenUp, Self::Refused, Self::Retired, Self::Unloaded, Self::Reloaded, Self::Realiased];
+
+    /// Its word in metrics and logs.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::TakenUp => "taken_up",
+            Self::Refused => "refused",
+            Self::Retired => "retired",
+            Self::Unloaded => "unloaded",
+            Self::Reloaded => "reloaded",
+            Self::Realiased => "realiased",
+        }
+    }
+}
+
 /// Why a reply could not be delivered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum UndeliverableReason {

@@ -15,7 +15,7 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Metric as Registrable, Registry};
 
-use super::labels::{PublishOutcome, RequeueReason, Stage, UndeliverableReason};
+use super::labels::{ModelChange, PublishOutcome, RequeueReason, Stage, UndeliverableReason};
 use super::names::{self, Metric};
 use super::process::ProcessCollector;
 use crate::error::{ErrorCode, Route};
@@ -53,6 +53,12 @@ struct ModelStage {
 struct ModelKind {
     model: Arc<str>,
     kind: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ModelChanged {
+    model: Arc<str>,
+    change: &'static str,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -100,6 +106,7 @@ pub struct Metrics {
     batch_tokens: Family<ModelKind, Counter>,
     batch_seconds: Histograms<ModelLabel>,
     waiting_rows: Family<ModelLabel, Gauge>,
+    model_changes: Family<ModelChanged, Counter>,
     broker_connected: Gauge,
     broker_reconnects: Counter,
     publish_seconds: Histograms<Outcome>,
@@ -135,6 +142,7 @@ impl Metrics {
             batch_tokens: registered(all, &names::BATCH_TOKENS, Family::default()),
             batch_seconds: registered(all, &names::BATCH_SECONDS, Family::new_with_constructor(seconds)),
             waiting_rows: registered(all, &names::WAITING_ROWS, Family::default()),
+            model_changes: registered(all, &names::MODEL_CHANGES, Family::default()),
             broker_connected: registered(all, &names::BROKER_CONNECTED, Gauge::default()),
             broker_reconnects: registered(all, &names::BROKER_RECONNECTS, Counter::default()),
             publish_seconds: registered(all, &names::PUBLISH_SECONDS, Family::new_with_constructor(seconds)),
@@ -164,6 +172,9 @@ impl Metrics {
         for model in self.models.iter().cloned().chain([OTHER_MODEL.into()]) {
             for code in ErrorCode::ALL.map(ErrorCode::as_str).into_iter().chain([CODE_OK]) {
                 _ = self.replied.get_or_create(&ModelCode { model: Arc::clone(&model), code });
+            }
+            for change in ModelChange::ALL.map(ModelChange::as_str) {
+                _ = self.model_changes.get_or_create(&ModelChanged { model: Arc::clone(&model), change });
             }
             let label = ModelLabel { model };
             _ = self.received.get_or_create(&label);
@@ -237,6 +248,12 @@ impl Metrics {
     pub fn stage(&self, model: &str, stage: Stage, elapsed: Duration) {
         let labels = ModelStage { model: self.known(model), stage: stage.as_str() };
         self.stage_seconds.get_or_create(&labels).observe(elapsed.as_secs_f64());
+    }
+
+    /// Something happened to a version of `model`.
+    pub fn model_changed(&self, model: &str, change: ModelChange) {
+        let labels = ModelChanged { model: self.known(model), change: change.as_str() };
+        self.model_changes.get_or_create(&labels).inc();
     }
 
     /// Whether the broker is connected and consumed from. Turning to true a second time is a reconnect.

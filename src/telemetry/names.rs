@@ -83,6 +83,8 @@ declare! {
         "Length of all rows of all batches: real as it came, padded as it was added to fill the batch up");
     BATCH_SECONDS = ("inferq_batch_run_seconds", Histogram, ["model"], "Time that a batch ran");
     WAITING_ROWS = ("inferq_batch_waiting_rows", Gauge, ["model"], "Rows that wait for an executor");
+    MODEL_CHANGES = ("inferq_model_changes_total", Counter, ["model", "change"],
+        "What happened to versions of a model while it was served: taken up, refused, retired, unloaded, reloaded, realiased");
     BROKER_CONNECTED = ("inferq_broker_connected", Gauge, [], "1 while the broker is connected and consumed from, else 0");
     BROKER_RECONNECTS = ("inferq_broker_reconnects_total", Counter, [], "Times that the broker was connected to again");
     PUBLISH_SECONDS = ("inferq_publish_seconds", Histogram, ["outcome"],

@@ -48,7 +48,7 @@ impl Parts {
         let keyring = Arc::new(Keyring::load(&settings.keys.directory)?);
         let names = ModelRepository::served_names(&settings.models)?;
         let metrics = Arc::new(Metrics::new(&settings.service.worker_id, &names));
-        let counted = Arc::clone(&metrics);
+        let (counted, changes) = (Arc::clone(&metrics), Arc::clone(&metrics));
         let options = ModelOptions {
             batching: settings.batching,
             substitute,
@@ -59,6 +59,7 @@ impl Parts {
                     Observed::Waiting { before, now } => counters.waiting(before, now),
                 })
             }),
+            changed: Arc::new(move |model, change| changes.model_changed(model, change)),
         };
         let models = Arc::new(ModelRepository::open(&settings.models, &options)?);
         Ok(Self { keyring, models, metrics })

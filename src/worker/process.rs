@@ -15,7 +15,7 @@ use crate::batch::batcher::SubmitOptions;
 use crate::batch::pool::JobClass;
 use crate::batch::row::Inferred;
 use crate::broker::{Delivery, Publisher};
-use crate::envelope::{Admitted, JobIdentity, OpenedJob, Rejection, UnixSeconds, open_request};
+use crate::envelope::{Admitted, JobIdentity, OpenedJob, Rejection, RequestClaims, UnixSeconds, open_request};
 use crate::error::{ErrorCode, JobError};
 use crate::protocol::body::EncodedBody;
 use crate::protocol::model_ref::ModelRef;
@@ -105,18 +105,20 @@ impl<P: Publisher> Worker<P> {
         };
         let Circumstances { redelivered: alone, class, .. } = circumstances;
         let options = SubmitOptions { deadline, class, tenant: opened.claims.tenant.as_str().into(), alone };
-        self.answer(&opened.claims.model, request, options, stopwatch).await.map_err(|error| (id, error))
+        self.answer(&opened.claims, request, options, stopwatch).await.map_err(|error| (id, error))
     }
 
     /// From the request to the encoded response.
     async fn answer(
         &self,
-        named: &ModelRef,
+        claims: &RequestClaims,
         request: InferenceRequest,
         options: SubmitOptions,
         stopwatch: &mut Stopwatch<'_>,
     ) -> Result<EncodedBody, JobError> {
-        let model = self.models.resolve(&named.name, named.version)?;
+        // The job's id decides between versions, so that a copy of the job is answered by the same.
+        let ModelRef { name, version } = &claims.model;
+        let model = self.models.resolve(name, *version, &claims.message_id).await?;
         let asked = request.facts();
         let prepared = model.prepare(request).await?;
         stopwatch.lap(Stage::Prepare);

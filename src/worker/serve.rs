@@ -8,6 +8,7 @@ use tokio::sync::watch;
 
 use super::{AssembleError, Drained, Parts, Worker, run};
 use crate::broker::amqp::{self, Connectivity, Subscription, UriError};
+use crate::model::Watcher;
 use crate::settings::Settings;
 use crate::telemetry::health::{Readiness, ReadinessSetter, State};
 use crate::telemetry::http;
@@ -59,6 +60,8 @@ pub async fn serve_parts(
     let (consumer, publisher, connectivity) = amqp::start(&settings.broker, subscription)?;
     let follower = tokio::spawn(follow(connectivity, Arc::clone(&setter), Arc::clone(&parts.metrics)));
 
+    let watched = Arc::clone(&parts.models);
+    let watcher = settings.models.watch_interval.map(|every| tokio::spawn(Watcher::new(watched).watch(every)));
     let worker = Arc::new(Worker::new(settings, parts, publisher));
     let stop = async {
         stop.await;
@@ -66,6 +69,9 @@ pub async fn serve_parts(
     };
     let drained = run(worker, consumer, stop).await;
     follower.abort();
+    if let Some(watcher) = watcher {
+        watcher.abort();
+    }
     if let Some(telemetry) = telemetry {
         telemetry.stop().await;
     }

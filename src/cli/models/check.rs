@@ -66,5 +66,6 @@ pub(super) fn unmeasured(batching: &BatchingSettings) -> ModelOptions {
         batching: *batching,
         observe: Arc::new(move |_: &str| Arc::clone(&nobody_measures)),
         substitute: None,
+        changed: Arc::new(|_, _| {}),
     }
 }

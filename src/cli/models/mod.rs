@@ -1,6 +1,6 @@
 //! `inferq models`: what the repository has, whether a worker could serve it, and how good it is.
 //!
-//! `show` reads descriptions, `check` loads, `add` writes, `evaluate` runs labelled texts.
+//! `show` reads descriptions, `check` loads, `add` and `alias` write, `evaluate` runs labelled texts.
 
 use clap::{Args, Subcommand};
 
@@ -10,6 +10,7 @@ use crate::model::ModelRepository;
 use crate::settings::ModelSettings;
 
 mod add;
+mod alias;
 mod check;
 mod evaluate;
 mod scorecard;
@@ -44,6 +45,17 @@ enum ModelsCommand {
     /// overwritten. Running workers take it up by themselves where they serve the model already.
     #[command(after_help = add::EXAMPLES)]
     Add(add::AddArgs),
+    /// Say which version answers the jobs that name none, and by what share
+    ///
+    /// `stable=1 canary=2@0.1` gives a tenth of them to version 2, and the rest to version 1. Which jobs depends on their ids, so
+    /// that a job that is delivered again is answered by the same version, and a larger share keeps whom it had. Without a
+    /// stable version the rest goes to the highest. Jobs that name a version are not concerned. Workers that run take it up
+    /// within models.watch_interval_ms; `inferq models rollback` takes it back.
+    #[command(after_help = alias::EXAMPLES)]
+    Alias(alias::AliasArgs),
+    /// Take the last change of a model's aliases back
+    #[command(after_help = alias::ROLLBACK_EXAMPLES)]
+    Rollback(alias::RollbackArgs),
     /// Run labelled texts through a model, and say how good it is
     ///
     /// Every line of the file is a JSON object with a string `text` and a string `label`, one of the model's own. The texts go
@@ -63,6 +75,8 @@ pub(super) fn run(args: ModelsArgs, context: &Context) -> Result<(), Failure> {
         ModelsCommand::Show(args) => show::show(&args, context),
         ModelsCommand::Check(args) => check::check(args, context),
         ModelsCommand::Add(args) => add::run(args, context),
+        ModelsCommand::Alias(args) => alias::run(&args, context),
+        ModelsCommand::Rollback(args) => alias::rollback(&args, context),
         ModelsCommand::Evaluate(args) => evaluate::run(&args, context),
     }
 }
