@@ -58,6 +58,7 @@ fn the_help_of_every_command_is_as_reviewed() {
         ("help_worker", &["worker"]),
         ("help_submit", &["submit"]),
         ("help_demo", &["demo"]),
+        ("help_bench", &["bench"]),
         ("help_keys_generate", &["keys", "generate"]),
         ("help_keys_list", &["keys", "list"]),
         ("help_models_list", &["models", "list"]),

@@ -364,3 +364,21 @@ async fn an_operator_finds_replays_and_purges_letters() {
     assert!(service.producer().open_reply(&pending, &reply, UnixSeconds::now()).is_ok());
     assert_eq!(soon("what stays", undeliverable(1)).await[0]["reply_queue"], "acme.gone");
 }
+
+#[tokio::test]
+async fn the_bench_measures_on_a_real_broker() {
+    let service = Service::new().await;
+    let arms = ["bench", "--broker", "--arms", "adaptive,single", "--no-twin", "--loads", "1", "--seed", "5"];
+    let ran = service
+        .command()
+        .args(arms)
+        .args(["--blocks", "1", "--block-ms", "300", "--json", "-", "--quiet"])
+        .output()
+        .unwrap();
+    assert!(ran.status.success(), "{}", String::from_utf8_lossy(&ran.stderr));
+    let found: Value = serde_json::from_slice(&ran.stdout).unwrap();
+    assert_eq!(found["run"]["broker"], "real");
+    for arm in found["loads"][0]["arms"].as_array().unwrap() {
+        assert!(arm["jobs_per_s"].as_f64().unwrap() > 0.0 && arm["failed"] == serde_json::json!({}), "{arm}");
+    }
+}

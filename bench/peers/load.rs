@@ -5,6 +5,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use inferq::cli::bench::random::Random;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
@@ -88,28 +89,16 @@ pub(crate) async fn open(
 
 /// Moments with exponential pauses between them, `rate` a second, up to `length`; the same for the same `seed`.
 pub(crate) fn poisson(seed: u64, rate: f64, length: Duration) -> Vec<Duration> {
-    let mut state = seed;
+    let mut random = Random::new(seed);
     let mut at = 0.0;
     let mut arrivals = Vec::new();
     loop {
-        at -= (1.0 - uniform(&mut state)).ln() / rate;
+        at += random.exponential(1.0 / rate);
         if at >= length.as_secs_f64() {
             return arrivals;
         }
         arrivals.push(Duration::from_secs_f64(at));
     }
-}
-
-/// The next number of `SplitMix64` (Steele, Lea, Flood 2014), in 0..1.
-fn uniform(state: &mut u64) -> f64 {
-    *state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-    let mut z = *state;
-    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    z ^= z >> 31;
-    #[expect(clippy::cast_precision_loss, reason = "the 53 bits that a float holds are kept")]
-    let share = (z >> 11) as f64 / (1_u64 << 53) as f64;
-    share
 }
 
 /// What one task of the generator saw.

@@ -14,10 +14,12 @@ use crate::settings::{LoadOptions, LogFormat, Origin, Override, Provenance, Sett
 use crate::telemetry::logging;
 
 mod campaign;
+mod embedded_client;
 mod failure;
 mod output;
 mod tally;
 
+pub mod bench;
 pub mod config;
 pub mod dead_letter;
 pub mod demo;
@@ -95,6 +97,7 @@ pub enum Command {
     Worker(worker::WorkerArgs),
     Submit(submit::SubmitArgs),
     Demo(demo::DemoArgs),
+    Bench(bench::BenchArgs),
     Keys(keys::KeysArgs),
     Models(models::ModelsArgs),
     Config(config::ConfigArgs),
@@ -165,6 +168,7 @@ impl Command {
             Self::Worker(_) => true,
             Self::Submit(_)
             | Self::Demo(_)
+            | Self::Bench(_)
             | Self::Keys(_)
             | Self::Models(_)
             | Self::Config(_)
@@ -179,6 +183,7 @@ impl Command {
             Self::Worker(args) => worker::run(args, context),
             Self::Submit(args) => submit::run(args, context),
             Self::Demo(args) => demo::run(args, context),
+            Self::Bench(args) => bench::run(args, context),
             Self::Keys(args) => keys::run(args, context),
             Self::Models(args) => models::run(args, context),
             Self::Config(args) => config::run(args, context),
