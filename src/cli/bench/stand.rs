@@ -14,7 +14,7 @@ use crate::broker::memory::{MemoryBroker, MemoryPublisher};
 use crate::broker::topology::Topology;
 use crate::broker::{Consumer, Publisher};
 use crate::cli::embedded_client::embedded_client;
-use crate::cli::failure::Failure;
+use crate::cli::failure::{Exit, Failure};
 use crate::client::{Client, ClientError, Job, connect};
 use crate::envelope::{Keyring, ProducerKeys};
 use crate::model::{ModelOptions, ModelRepository, ModelSpec};
@@ -85,11 +85,7 @@ impl Stand {
         settings.broker.name_prefix = format!("inferq-bench-{}", uuid::Uuid::new_v4().simple());
         let ran = Arc::new(Mutex::new(Vec::new()));
         let parts = parts(&settings, &ran)?;
-        let names = parts.models.names();
-        let models = names.iter().map(|name| parts.models.resolve(name, None).map(|model| model.spec().clone()));
-        let models = models
-            .collect::<Result<_, _>>()
-            .map_err(|error| Failure::new(crate::cli::failure::Exit::Invalid, error.message))?;
+        let models = specs(&parts.models).await?;
         let (topology, queues) = parts.topology(&settings);
         let (stop, stopped) = watch::channel(false);
         let mut producers = Vec::with_capacity(tenants.len());
@@ -156,6 +152,16 @@ impl Stand {
     }
 }
 
+/// What the models are, in the order of their names.
+async fn specs(models: &ModelRepository) -> Result<Vec<ModelSpec>, Failure> {
+    let mut specs = Vec::new();
+    for name in models.names() {
+        let model = models.resolve(&name, None, "bench").await;
+        specs.push(model.map_err(|error| Failure::new(Exit::Invalid, error.message))?.spec().clone());
+    }
+    Ok(specs)
+}
+
 /// Keys and models, every batch remembered in `ran`.
 fn parts(settings: &Settings, ran: &Arc<Mutex<Vec<Ran>>>) -> Result<Parts, Failure> {
     let keyring = Arc::new(Keyring::load(&settings.keys.directory)?);
@@ -164,6 +170,8 @@ fn parts(settings: &Settings, ran: &Arc<Mutex<Vec<Ran>>>) -> Result<Parts, Failu
     let ran = Arc::clone(ran);
     let options = ModelOptions {
         batching: settings.batching,
+        substitute: None,
+        changed: Arc::new(|_, _| ()),
         observe: Arc::new(move |name| {
             let model = places.iter().position(|place| place == name).unwrap_or_default();
             let ran = Arc::clone(&ran);
