@@ -23,6 +23,8 @@ pub enum ErrorCode {
     ReplayGuardFull,
     /// Step 10: the key's grant does not name this model.
     ModelForbidden,
+    /// The tenant sends more jobs a second than its grant allows.
+    RateLimited,
     /// The plaintext is no Open Inference Protocol v2 request.
     MalformedRequest,
     /// No such model, or no such version of it.
@@ -60,7 +62,7 @@ pub enum Route {
 
 impl ErrorCode {
     /// Every code, in the order of `docs/errors.md`.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 18] = [
         Self::EnvelopeRejected,
         Self::BindingMismatch,
         Self::OutsideTimeWindow,
@@ -68,6 +70,7 @@ impl ErrorCode {
         Self::ReplayConflict,
         Self::ReplayGuardFull,
         Self::ModelForbidden,
+        Self::RateLimited,
         Self::MalformedRequest,
         Self::UnknownModel,
         Self::InvalidInput,
@@ -91,6 +94,7 @@ impl ErrorCode {
             Self::ReplayConflict => "REPLAY_CONFLICT",
             Self::ReplayGuardFull => "REPLAY_GUARD_FULL",
             Self::ModelForbidden => "MODEL_FORBIDDEN",
+            Self::RateLimited => "RATE_LIMITED",
             Self::MalformedRequest => "MALFORMED_REQUEST",
             Self::UnknownModel => "UNKNOWN_MODEL",
             Self::InvalidInput => "INVALID_INPUT",
@@ -115,6 +119,7 @@ impl ErrorCode {
             | Self::ReplayConflict
             | Self::DeliveryLimitExceeded => Route::DeadLetter,
             Self::ModelForbidden
+            | Self::RateLimited
             | Self::MalformedRequest
             | Self::UnknownModel
             | Self::InvalidInput
@@ -146,6 +151,7 @@ impl ErrorCode {
                 "the tenant has more unexpired jobs than a worker remembers to tell replays; the job is retried"
             }
             Self::ModelForbidden => "the key's grant does not name the model",
+            Self::RateLimited => "the tenant sends more jobs a second than its grant allows",
             Self::MalformedRequest => "the plaintext is no Open Inference Protocol v2 request",
             Self::UnknownModel => "no such model or version is served",
             Self::InvalidInput => "an input's name, datatype, shape or content is not what the model takes",
@@ -174,6 +180,9 @@ impl ErrorCode {
                 "seal with a shorter exp - iat, or add worker replicas; the job comes back after a pause"
             }
             Self::ModelForbidden => "ask the operator for a grant, or name a model that the key may use",
+            Self::RateLimited => {
+                "send more slowly, or ask the operator for a higher rate; seal the job again with a fresh id"
+            }
             Self::MalformedRequest => "compare the request with docs/wire-protocol.md; the message names the place",
             Self::UnknownModel => "name a model and version that `inferq models list` shows",
             Self::InvalidInput => "compare the inputs with `inferq models show`; the message names the input",

@@ -45,6 +45,9 @@ pub const REPLY_LIFETIME: Duration = Duration::from_secs(24 * 3_600);
 /// Clock difference that a client allows between the worker and itself.
 pub const CLIENT_CLOCK_SKEW: Duration = Duration::from_secs(60);
 
+/// Folders below a key ring's own that are looked at for changes: the tenants', and the hidden ones of a mounted secret.
+pub const MAX_KEYRING_DEPTH: u32 = 3;
+
 /// How long a client's reply queue stays when nobody consumes it.
 pub const REPLY_QUEUE_EXPIRES: Duration = Duration::from_secs(600);
 /// Jobs of one client that may wait for their reply.

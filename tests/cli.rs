@@ -61,6 +61,10 @@ fn the_help_of_every_command_is_as_reviewed() {
         ("help_bench", &["bench"]),
         ("help_keys_generate", &["keys", "generate"]),
         ("help_keys_list", &["keys", "list"]),
+        ("help_keys_check", &["keys", "check"]),
+        ("help_keys_rotate", &["keys", "rotate"]),
+        ("help_keys_revoke", &["keys", "revoke"]),
+        ("help_keys_export", &["keys", "export"]),
         ("help_models_list", &["models", "list"]),
         ("help_models_show", &["models", "show"]),
         ("help_models_check", &["models", "check"]),
@@ -132,6 +136,35 @@ fn the_check_tells_every_origin_and_hides_the_password() {
 
     let ran = run_with(&arguments[..2], &[("INFERQ_AMQP_URL", "amqp://me:s3cret@rabbit:5672/v")]);
     assert!(ran.stdout.contains("amqp://me:***@rabbit:5672/v") && !ran.stdout.contains("s3cret"), "{}", ran.stdout);
+}
+
+#[test]
+fn keys_are_changed_handed_over_and_revoked_by_commands() {
+    let folder = tempfile::tempdir().unwrap();
+    let ring = folder.path().join("ring");
+    let directory = ring.to_str().unwrap();
+    let keys = |arguments: &[&str]| run(&[&["keys"], arguments, &["--directory", directory]].concat());
+    keys(&["generate", "--tenant", "acme"]);
+    let ran = keys(&["rotate", "--tenant", "acme", "--activate"]);
+    assert_fails(&ran, 1, &["there is no", "request-next.jwk"]);
+    let made = keys(&["rotate", "--tenant", "acme", "--json"]);
+    let made: serde_json::Value = serde_json::from_str(&made.stdout).unwrap();
+    let handover = folder.path().join("handover");
+    let exported = keys(&["export", "--tenant", "acme", "--to", handover.to_str().unwrap(), "--json"]);
+    let exported: serde_json::Value = serde_json::from_str(&exported.stdout).unwrap();
+    assert_eq!(exported["request_key"], made["next_request_key"]);
+    assert_eq!(exported["response_keys"].as_array().unwrap().len(), 2);
+    let old = keys(&["rotate", "--tenant", "acme", "--activate", "--old-expires-s", "60", "--json"]);
+    let old: serde_json::Value = serde_json::from_str(&old.stdout).unwrap();
+    let revoked = keys(&["revoke", "--tenant", "acme", "--key", old["old_request_key"].as_str().unwrap()]);
+    assert_eq!(revoked.code, 0, "{}", revoked.stderr);
+    let checked = keys(&["check", "--json"]);
+    let checked: serde_json::Value = serde_json::from_str(&checked.stdout).unwrap();
+    assert_eq!(checked, serde_json::json!({ "tenants": 1, "keys": 4, "refused": 1 }));
+    let ran = keys(&["revoke", "--tenant", "acme", "--key", exported["response_keys"][0].as_str().unwrap()]);
+    let other = keys(&["revoke", "--tenant", "acme", "--key", exported["response_keys"][1].as_str().unwrap()]);
+    assert_eq!(ran.code.min(other.code), 0, "the old key of replies may be revoked");
+    assert_eq!(ran.code.max(other.code), 1, "the one that seals them may not");
 }
 
 #[test]

@@ -72,7 +72,7 @@ async fn a_job_from_delivery_to_settlement() {
         max_body_bytes: 10_000,
         max_plaintext_bytes: 10_000,
     };
-    let opened = open_request(&house.parts.keyring, &policy, &message, UnixSeconds::now()).unwrap();
+    let opened = open_request(&house.parts.keyring.current(), &policy, &message, UnixSeconds::now()).unwrap();
     assert_eq!(std::str::from_utf8(&opened.plaintext).unwrap(), request);
     assert_eq!((opened.claims.tenant.as_str(), opened.claims.model.to_string().as_str()), ("acme", "topic"));
 
@@ -95,7 +95,8 @@ async fn a_job_from_delivery_to_settlement() {
     let written: Value = serde_json::from_slice(&response.bytes).unwrap();
     assert_json_snapshot!("7_response", rounded_scores(written));
 
-    let sealed = seal_reply(&house.parts.keyring, &opened.reply, &response, "inferq.v1", UnixSeconds::now()).unwrap();
+    let sealed =
+        seal_reply(&house.parts.keyring.current(), &opened.reply, &response, "inferq.v1", UnixSeconds::now()).unwrap();
     assert_json_snapshot!("8_sealed_properties", properties(&sealed.message));
     assert_json_snapshot!("8_sealed_header", header(&sealed.message));
 

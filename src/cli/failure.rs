@@ -5,7 +5,7 @@
 use std::process::ExitCode;
 
 use crate::broker::amqp::ConnectError;
-use crate::envelope::{GenerateError, KeyringError};
+use crate::envelope::{ChangeError, GenerateError, KeyringError};
 use crate::model::ModelError;
 use crate::settings::SettingsError;
 use crate::telemetry::logging::LoggingError;
@@ -116,7 +116,20 @@ impl From<KeyringError> for Failure {
                 failure.with_help("compare the file with one that `inferq keys generate` has made")
             }
             // These tell the way out themselves.
-            KeyringError::Empty { .. } | KeyringError::Readable { .. } => failure,
+            KeyringError::Empty { .. } | KeyringError::Readable { .. } | KeyringError::Repeated { .. } => failure,
+        }
+    }
+}
+
+impl From<ChangeError> for Failure {
+    fn from(error: ChangeError) -> Self {
+        match error {
+            ChangeError::Keyring(error) => error.into(),
+            ChangeError::Write(error) => error.into(),
+            ChangeError::Order { fault, help } => Self::new(Exit::Failed, fault).with_help(help),
+            ChangeError::NoKey { .. } => {
+                Self::new(Exit::Failed, error.to_string()).with_help("`inferq keys list` shows every key with its id")
+            }
         }
     }
 }

@@ -5,13 +5,15 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use super::failure::{Exit, Failure};
 use super::{Context, block_on};
-use crate::worker::{AssembleError, ServeError, serve};
+use crate::worker::{AssembleError, KeyReload, ServeError, serve};
 
 /// Serve models: take jobs from the broker, run them, reply
 ///
 /// Declares its exchanges and queues, consumes the job queues of every model it serves, and answers each job on the
 /// reply queue of its producer. Start as many as the load asks for: they share the queues. A broker that cannot be
 /// reached is waited for; /readyz says whether jobs are consumed.
+///
+/// The key ring is read again when its files have changed, and on SIGHUP; a ring that cannot be read changes nothing.
 ///
 /// SIGTERM or SIGINT: no new jobs are taken, what is begun is finished within worker.drain_grace_ms, everything else goes
 /// back to the broker. A second signal ends the process at once; the broker then delivers again what was not settled.
@@ -39,10 +41,24 @@ pub(super) fn run(_args: WorkerArgs, context: &Context) -> Result<(), Failure> {
                 std::process::exit(i32::from(Exit::Interrupted.code()));
             });
         };
-        let drained = serve(settings, stop).await?;
+        let reload = KeyReload::default();
+        tokio::spawn(hang_ups(reload.clone(), signal(SignalKind::hangup()).map_err(uncaught)?));
+        let drained = serve(settings, reload, stop).await?;
         tracing::info!(jobs.abandoned = drained.abandoned, "stopped");
         Ok(())
     })
+}
+
+fn uncaught(error: std::io::Error) -> Failure {
+    Failure::new(Exit::Failed, format!("signals cannot be caught: {error}"))
+}
+
+/// Each SIGHUP asks for the key ring to be read again.
+async fn hang_ups(reload: KeyReload, mut signal: tokio::signal::unix::Signal) {
+    while signal.recv().await.is_some() {
+        tracing::info!(signal = "SIGHUP", "asked to read the key ring again");
+        reload.ask();
+    }
 }
 
 /// The signals that ask a process to stop.
@@ -53,10 +69,9 @@ struct Signals {
 
 impl Signals {
     fn listen() -> Result<Self, Failure> {
-        let fault = |error: std::io::Error| Failure::new(Exit::Failed, format!("signals cannot be caught: {error}"));
         Ok(Self {
-            terminate: signal(SignalKind::terminate()).map_err(fault)?,
-            interrupt: signal(SignalKind::interrupt()).map_err(fault)?,
+            terminate: signal(SignalKind::terminate()).map_err(uncaught)?,
+            interrupt: signal(SignalKind::interrupt()).map_err(uncaught)?,
         })
     }
 

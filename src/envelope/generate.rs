@@ -7,7 +7,7 @@ use zeroize::Zeroizing;
 
 use super::jwe::{KEY_BYTES, WrappingKey};
 use super::jwk;
-use super::keyring::Direction;
+use super::keyring::{Direction, TENANT_FILE};
 use super::tenant::{Grant, is_tenant_name};
 
 /// Why no tenant was made.
@@ -50,25 +50,37 @@ pub fn generate(directory: &Path, tenant: &str, grant: &Grant) -> Result<[String
         return Err(GenerateError::Exists { tenant: tenant.to_owned(), path: folder });
     }
     make_private_folder(&folder)?;
-    let grant_file = folder.join("tenant.toml");
-    let text = toml::to_string(grant).expect("strings and lists of strings are always TOML");
-    fs::write(&grant_file, text).map_err(|source| GenerateError::Write { path: grant_file, source })?;
-    let request = generate_key(&folder, tenant, Direction::Request)?;
-    let response = generate_key(&folder, tenant, Direction::Response)?;
+    write_grant(&folder, grant)?;
+    let request = generate_key(&primary(&folder, Direction::Request), tenant, Direction::Request)?;
+    let response = generate_key(&primary(&folder, Direction::Response), tenant, Direction::Response)?;
     Ok([request, response])
 }
 
-fn generate_key(folder: &Path, tenant: &str, direction: Direction) -> Result<String, GenerateError> {
+/// The file of the key that is used, as against those that are only accepted.
+pub(super) fn primary(folder: &Path, direction: Direction) -> PathBuf {
+    folder.join(format!("{}.jwk", direction.file_stem()))
+}
+
+/// Writes a tenant's grant, whole or not at all.
+pub(super) fn write_grant(folder: &Path, grant: &Grant) -> Result<(), GenerateError> {
+    let (path, draft) = (folder.join(TENANT_FILE), folder.join(".tenant.toml.new"));
+    let text = toml::to_string(grant).expect("a grant's members are always TOML");
+    fs::write(&draft, text)
+        .and_then(|()| fs::rename(&draft, &path))
+        .map_err(|source| GenerateError::Write { path, source })
+}
+
+/// Makes a key in the file `path`, which must not exist.
+pub(super) fn generate_key(path: &Path, tenant: &str, direction: Direction) -> Result<String, GenerateError> {
     let mut bytes = Zeroizing::new([0; KEY_BYTES]);
     getrandom::fill(&mut *bytes).map_err(|_| GenerateError::NoRandomness)?;
     let key = WrappingKey::new(bytes);
     let id = jwk::key_id(tenant, direction, &key);
-    let path = folder.join(format!("{}.jwk", direction.file_stem()));
-    jwk::write(&path, &id, &key).map_err(|source| GenerateError::Write { path, source })?;
+    jwk::write(path, &id, &key).map_err(|source| GenerateError::Write { path: path.to_owned(), source })?;
     Ok(id)
 }
 
-fn make_private_folder(folder: &Path) -> Result<(), GenerateError> {
+pub(super) fn make_private_folder(folder: &Path) -> Result<(), GenerateError> {
     use std::os::unix::fs::DirBuilderExt as _;
 
     fs::DirBuilder::new()

@@ -11,7 +11,7 @@ use sha2::Sha256;
 use zeroize::{Zeroize as _, Zeroizing};
 
 use super::jwe::{KEY_BYTES, WrappingKey};
-use super::keyring::{Direction, KeyringError};
+use super::keyring::{Direction, KeyAccess, KeyringError};
 use crate::limits::MAX_TEXT_FILE_BYTES;
 
 /// Characters of a key's fingerprint in its id.
@@ -44,9 +44,14 @@ pub(super) fn key_id(tenant: &str, direction: Direction, key: &WrappingKey) -> S
 }
 
 /// Reads a key file and checks that its id is the one that its key, tenant and direction make.
-pub(super) fn read(path: &Path, tenant: &str, direction: Direction) -> Result<(String, WrappingKey), KeyringError> {
+pub(super) fn read(
+    path: &Path,
+    tenant: &str,
+    direction: Direction,
+    access: KeyAccess,
+) -> Result<(String, WrappingKey), KeyringError> {
     let fault = |fault: String| KeyringError::Key { path: path.to_owned(), fault };
-    check_access(path)?;
+    check_access(path, access)?;
     let text = Zeroizing::new(fs::read(path).map_err(|error| fault(error.to_string()))?);
     // serde's messages can quote what came, and what came is a key.
     let jwk: Jwk = serde_json::from_slice(&text).map_err(|error| {
@@ -89,7 +94,7 @@ pub(super) fn write(path: &Path, key_id: &str, key: &WrappingKey) -> std::io::Re
 }
 
 /// A key that others can read is no key.
-fn check_access(path: &Path) -> Result<(), KeyringError> {
+fn check_access(path: &Path, access: KeyAccess) -> Result<(), KeyringError> {
     use std::os::unix::fs::MetadataExt as _;
 
     let metadata =
@@ -99,5 +104,5 @@ fn check_access(path: &Path) -> Result<(), KeyringError> {
         return Err(KeyringError::Key { path: path.to_owned(), fault });
     }
     let mode = metadata.mode() & 0o777;
-    if mode & 0o077 == 0 { Ok(()) } else { Err(KeyringError::Readable { path: path.to_owned(), mode }) }
+    if mode & access.refused() == 0 { Ok(()) } else { Err(KeyringError::Readable { path: path.to_owned(), mode }) }
 }

@@ -13,9 +13,10 @@ use std::sync::Arc;
 use super::jwe::WrappingKey;
 use super::jwk;
 use super::tenant::{Grant, Tenant, is_tenant_name};
+use super::time::UnixSeconds;
 
 /// A tenant's grant, beside its keys.
-const TENANT_FILE: &str = "tenant.toml";
+pub(super) const TENANT_FILE: &str = "tenant.toml";
 
 /// Which way a key's messages go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -100,6 +101,14 @@ pub enum KeyringError {
         /// Its permissions.
         mode: u32,
     },
+    /// A file that holds a key which another file holds, too.
+    #[error("key file `{path}` holds the same key as `{other}`; every file needs a key of its own")]
+    Repeated {
+        /// The file.
+        path: PathBuf,
+        /// The other one.
+        other: PathBuf,
+    },
     /// A tenant without its two keys.
     #[error("tenant `{tenant}` has no {direction} key; expected `{expected}`")]
     Missing {
@@ -127,6 +136,16 @@ impl Key {
     pub(super) fn is_revoked(&self) -> bool {
         self.tenant.grant.revoked_keys.contains(&self.id)
     }
+
+    /// From when on it is refused.
+    fn expires(&self) -> Option<UnixSeconds> {
+        self.tenant.grant.key_expires.get(&self.id).copied()
+    }
+
+    /// Whether it may be used at `now`.
+    pub(super) fn is_active(&self, now: UnixSeconds) -> bool {
+        !self.is_revoked() && self.expires().is_none_or(|end| now < end)
+    }
 }
 
 /// A key as `inferq keys list` shows it.
@@ -140,13 +159,36 @@ pub struct ListedKey {
     pub direction: String,
     /// Whether it is refused.
     pub revoked: bool,
+    /// From when on it is refused, in seconds since the epoch.
+    pub expires: Option<UnixSeconds>,
     /// Where it lies.
     pub file: PathBuf,
+}
+
+/// Who may be able to read a key file beside its owner.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum KeyAccess {
+    /// Nobody.
+    #[default]
+    Owner,
+    /// The file's group may: a secret that Kubernetes mounts for an `fsGroup` has mode 440.
+    OwnerAndGroup,
+}
+
+impl KeyAccess {
+    /// The bits of a file's mode that are refused.
+    pub(super) const fn refused(self) -> u32 {
+        match self {
+            Self::Owner => 0o077,
+            Self::OwnerAndGroup => 0o037,
+        }
+    }
 }
 
 /// All keys of all tenants. One id, one key; there is no trial decryption.
 #[derive(Debug, Clone)]
 pub struct Keyring {
+    access: KeyAccess,
     keys: HashMap<String, Key>,
     /// By tenant, the id of the key that its replies are sealed with.
     sealing: BTreeMap<String, String>,
@@ -158,7 +200,15 @@ impl Keyring {
     /// # Errors
     /// See [`KeyringError`]: one bad file refuses the whole ring, since half a ring would lock tenants out silently.
     pub fn load(directory: &Path) -> Result<Self, KeyringError> {
-        let mut ring = Self { keys: HashMap::new(), sealing: BTreeMap::new() };
+        Self::load_with(directory, KeyAccess::Owner)
+    }
+
+    /// The same where `access` says who may read the files.
+    ///
+    /// # Errors
+    /// See [`KeyringError`].
+    pub fn load_with(directory: &Path, access: KeyAccess) -> Result<Self, KeyringError> {
+        let mut ring = Self::empty(access);
         for folder in folders(directory)? {
             ring.load_tenant(&folder)?;
         }
@@ -177,9 +227,13 @@ impl Keyring {
         if !is_tenant_name(tenant) {
             return Err(KeyringError::TenantName { path: PathBuf::from(tenant) });
         }
-        let mut ring = Self { keys: HashMap::new(), sealing: BTreeMap::new() };
+        let mut ring = Self::empty(KeyAccess::Owner);
         ring.load_tenant(&directory.join(tenant))?;
         Ok(ring)
+    }
+
+    fn empty(access: KeyAccess) -> Self {
+        Self { access, keys: HashMap::new(), sealing: BTreeMap::new() }
     }
 
     /// The tenants' names.
@@ -198,6 +252,7 @@ impl Keyring {
                 tenant: key.tenant.name.clone(),
                 direction: key.direction.to_string(),
                 revoked: key.is_revoked(),
+                expires: key.expires(),
                 file: key.file.clone(),
             })
             .collect();
@@ -227,9 +282,7 @@ impl Keyring {
         for (index, key) in keys.iter().enumerate() {
             let earlier = keys.iter().take(index).find(|other| other.wrapping.expose() == key.wrapping.expose());
             if let Some(earlier) = earlier {
-                let fault =
-                    format!("holds the same key as `{}`; every file needs a key of its own", earlier.file.display());
-                return Err(KeyringError::Key { path: key.file.clone(), fault });
+                return Err(KeyringError::Repeated { path: key.file.clone(), other: earlier.file.clone() });
             }
         }
         let tenants: BTreeMap<&str, &Tenant> = keys.iter().map(|key| (&*key.tenant.name, &*key.tenant)).collect();
@@ -249,12 +302,18 @@ impl Keyring {
             return Err(format!("reply_prefix `{prefix}` covers reply queues of tenant `{}`", other.name));
         }
         // A misspelt id would leave a key in use that was meant to be refused.
-        for id in &tenant.grant.revoked_keys {
+        let grant = &tenant.grant;
+        let revoked = grant.revoked_keys.iter().map(|id| ("revoked_keys", id));
+        for (member, id) in revoked.chain(grant.key_expires.keys().map(|id| ("key_expires", id))) {
             if self.key(id).is_none_or(|key| key.tenant.name != tenant.name) {
                 return Err(format!(
-                    "revoked_keys names `{id}`, which is no key of this tenant's files; remove it, or correct it"
+                    "{member} names `{id}`, which is no key of this tenant's files; remove it, or correct it"
                 ));
             }
+        }
+        let is_response = |id: &&String| self.key(id).is_some_and(|key| key.direction == Direction::Response);
+        if let Some(id) = grant.key_expires.keys().find(is_response) {
+            return Err(format!("key_expires names `{id}`, which seals replies; request keys alone expire"));
         }
         match self.sealing_key(&tenant.name).filter(|key| key.is_revoked()) {
             Some(key) => {
@@ -280,18 +339,22 @@ impl Keyring {
             return Err(KeyringError::Missing { tenant: tenant.name.clone(), direction, expected: primary });
         }
         for file in key_files(folder, direction)? {
-            let (id, wrapping) = jwk::read(&file, &tenant.name, direction)?;
+            let (id, wrapping) = jwk::read(&file, &tenant.name, direction, self.access)?;
             if direction == Direction::Response && file == primary {
                 self.sealing.insert(tenant.name.clone(), id.clone());
             }
             let key = Key { id: id.clone(), tenant: Arc::clone(tenant), direction, wrapping, file };
-            self.keys.insert(id, key);
+            let path = key.file.clone();
+            if let Some(other) = self.keys.insert(id, key) {
+                return Err(KeyringError::Repeated { path, other: other.file });
+            }
         }
         Ok(())
     }
 }
 
-fn read_grant(path: &Path) -> Result<Grant, KeyringError> {
+/// Reads a tenant's grant.
+pub(super) fn read_grant(path: &Path) -> Result<Grant, KeyringError> {
     let fault = |fault: String| KeyringError::Tenant { path: path.to_owned(), fault };
     let text = fs::read_to_string(path).map_err(|error| fault(error.to_string()))?;
     let grant: Grant = toml::from_str(&text).map_err(|error| fault(error.message().to_owned()))?;

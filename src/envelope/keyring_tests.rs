@@ -27,7 +27,7 @@ fn refusal(folder: &Path) -> String {
 /// Writes the key of one file into another, under the id that it has there.
 fn copy_key(folder: &Path, tenant: &str, (from, to): (Direction, Direction), name: &str) {
     let file = |direction: Direction| folder.join(tenant).join(format!("{}.jwk", direction.file_stem()));
-    let (_, key) = jwk::read(&file(from), tenant, from).unwrap();
+    let (_, key) = jwk::read(&file(from), tenant, from, KeyAccess::Owner).unwrap();
     let path = folder.join(tenant).join(name);
     let _none = fs::remove_file(&path);
     jwk::write(&path, &jwk::key_id(tenant, to, &key), &key).unwrap();
@@ -41,10 +41,57 @@ fn one_key_has_one_purpose() {
 }
 
 #[test]
+fn one_file_has_one_key() {
+    let folder = ring_of(&["acme"]);
+    fs::copy(folder.path().join("acme/request.jwk"), folder.path().join("acme/request-old.jwk")).unwrap();
+    assert!(refusal(folder.path()).contains("holds the same key as"), "{}", refusal(folder.path()));
+}
+
+#[test]
+fn a_group_may_read_where_that_is_set_and_nobody_else() {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    let folder = ring_of(&["acme"]);
+    let file = folder.path().join("acme/request.jwk");
+    for (mode, owner, group) in [
+        (0o600, true, true),
+        (0o400, true, true),
+        (0o440, false, true),
+        (0o640, false, true),
+        (0o660, false, false),
+        (0o444, false, false),
+        (0o604, false, false),
+        (0o610, false, false),
+    ] {
+        fs::set_permissions(&file, fs::Permissions::from_mode(mode)).unwrap();
+        assert_eq!(Keyring::load(folder.path()).is_ok(), owner, "{mode:o}");
+        assert_eq!(Keyring::load_with(folder.path(), KeyAccess::OwnerAndGroup).is_ok(), group, "{mode:o}");
+    }
+}
+
+#[test]
+fn only_request_keys_expire_and_only_those_that_exist() {
+    let folder = ring_of(&["acme"]);
+    let ring = Keyring::load(folder.path()).unwrap();
+    let (request, response) =
+        (ring.request_key("acme").unwrap().id.clone(), ring.sealing_key("acme").unwrap().id.clone());
+    for (id, part) in [(response, "request keys alone"), ("acme.req.AAAAAAAAAAAAAAAA".to_owned(), "is no key of this")]
+    {
+        grant(folder.path(), "acme", |grant| _ = grant.key_expires.insert(id, UnixSeconds(1)));
+        assert!(refusal(folder.path()).contains(part), "{}", refusal(folder.path()));
+    }
+    grant(folder.path(), "acme", |grant| _ = grant.key_expires.insert(request.clone(), UnixSeconds(10)));
+    let ring = Keyring::load(folder.path()).unwrap();
+    let key = ring.key(&request).unwrap();
+    assert!(key.is_active(UnixSeconds(9)) && !key.is_active(UnixSeconds(10)));
+}
+
+#[test]
 fn a_further_key_opens_beside_the_first() {
     let folder = ring_of(&["acme", "spare"]);
     // The spare tenant's key, as the new key of the first.
-    let (_, key) = jwk::read(&folder.path().join("spare/request.jwk"), "spare", Direction::Request).unwrap();
+    let (_, key) =
+        jwk::read(&folder.path().join("spare/request.jwk"), "spare", Direction::Request, KeyAccess::Owner).unwrap();
     fs::remove_dir_all(folder.path().join("spare")).unwrap();
     let id = jwk::key_id("acme", Direction::Request, &key);
     jwk::write(&folder.path().join("acme/request-2027.jwk"), &id, &key).unwrap();

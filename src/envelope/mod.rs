@@ -14,6 +14,9 @@ pub mod seal;
 mod generate;
 mod jwe;
 mod jwk;
+mod live;
+mod rate;
+mod rotate;
 mod tenant;
 mod time;
 
@@ -22,10 +25,13 @@ mod vectors_tests;
 
 pub use claims::{ContentKind, RequestClaims};
 pub use generate::{GenerateError, generate};
-pub use keyring::{Direction, Keyring, KeyringError, ListedKey};
+pub use keyring::{Direction, KeyAccess, Keyring, KeyringError, ListedKey};
+pub use live::{Fingerprint, LiveKeyring};
 pub use open::{OpenPolicy, OpenedJob, Rejection, ReplyContext, claimed_tenant, open_request};
 pub use producer::{OpenedReply, PendingReply, ProducerKeys, ReplyRejected, RequestDraft};
+pub use rate::RateLimiter;
 pub use replay::{Admission, Admitted, JobIdentity, ReplayBounds, ReplayGuard};
+pub use rotate::{ChangeError, Exported, activate, add_next, export, revoke};
 pub use seal::{SealError, SealedReply, seal_reply};
 pub use tenant::{Grant, Tenant, is_tenant_name};
 pub use time::UnixSeconds;

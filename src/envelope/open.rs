@@ -43,6 +43,8 @@ pub struct OpenedJob {
     pub json_length: Option<usize>,
     /// What its reply is sealed with.
     pub reply: ReplyContext,
+    /// The tenant's grant, as it stood when the job was opened.
+    pub tenant: Arc<Tenant>,
 }
 
 impl std::fmt::Debug for OpenedJob {
@@ -107,8 +109,8 @@ pub fn open_request(
     if !header.is_pinned() {
         return Err(untold(4));
     }
-    // 5. The key: a request key, not revoked, and the tenant's own.
-    let key = request_key(keyring, &header).ok_or_else(|| untold(5))?;
+    // 5. The key: a request key, neither revoked nor expired, and the tenant's own.
+    let key = request_key(keyring, &header, now).ok_or_else(|| untold(5))?;
     // 6. Unwrap the content key.
     let content_key = parts.unwrap_key(&key.wrapping).map_err(|_| untold(6))?;
     // 7. Open. From here the job is authenticated.
@@ -124,7 +126,7 @@ pub fn open_request(
     // 10. The grant.
     check_grant(&key.tenant, &claims, &reply)?;
     // 11. The replay guard is asked, and 12. the payload read, by the worker: a copy of a job in flight has to wait.
-    Ok(OpenedJob { claims, plaintext, json_length, reply })
+    Ok(OpenedJob { claims, plaintext, json_length, reply, tenant: Arc::clone(&key.tenant) })
 }
 
 /// The tenant that a message claims to come from, or a reply to go to. Nothing proves it: for an operator to sort by.
@@ -161,10 +163,10 @@ fn header(parts: &Parts<'_>) -> Option<(RequestHeader, ModelRef)> {
     header.ids_are_sane().then_some((header, model))
 }
 
-fn request_key<'a>(keyring: &'a Keyring, header: &RequestHeader) -> Option<&'a Key> {
+fn request_key<'a>(keyring: &'a Keyring, header: &RequestHeader, now: UnixSeconds) -> Option<&'a Key> {
     keyring
         .key(&header.kid)
-        .filter(|key| key.direction == Direction::Request && !key.is_revoked() && key.tenant.name == header.iss)
+        .filter(|key| key.direction == Direction::Request && key.is_active(now) && key.tenant.name == header.iss)
 }
 
 /// Where the JSON ends. The header that says so is not authenticated, but only a length at which the authenticated

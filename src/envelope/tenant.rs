@@ -1,7 +1,10 @@
 //! A tenant and what it may do: `tenant.toml` beside its keys.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
+use super::time::UnixSeconds;
 use crate::limits::MAX_ID_CHARS;
 
 /// What a tenant may reach.
@@ -12,16 +15,28 @@ pub struct Grant {
     pub models: Vec<String>,
     /// What the names of its reply queues begin with; ends in a dot, and begins no other tenant's.
     pub reply_prefix: String,
+    /// Jobs that a worker runs for it in a second, on average; unbounded where nothing stands.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_jobs_per_second: Option<u32>,
     /// Ids of keys that are refused, whatever their files say.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub revoked_keys: Vec<String>,
+    /// Ids of request keys with the second from which they are refused.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub key_expires: BTreeMap<String, UnixSeconds>,
 }
 
 impl Grant {
     /// What a new tenant gets: the models named, and the prefix `<tenant>.`.
     #[must_use]
     pub fn new(tenant: &str, models: Vec<String>) -> Self {
-        Self { models, reply_prefix: format!("{tenant}."), revoked_keys: Vec::new() }
+        Self {
+            models,
+            reply_prefix: format!("{tenant}."),
+            max_jobs_per_second: None,
+            revoked_keys: Vec::new(),
+            key_expires: BTreeMap::new(),
+        }
     }
 }
 

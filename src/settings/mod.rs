@@ -89,6 +89,10 @@ pub struct BrokerSettings {
 pub struct KeySettings {
     /// Folder of tenants: `<tenant>/tenant.toml` and its JWK files.
     pub directory: PathBuf,
+    /// Whether the files' group may read them.
+    pub allow_group_read: bool,
+    /// How often the folder is looked at for changes.
+    pub reload_interval: Duration,
 }
 
 /// `[models]`: what is served.

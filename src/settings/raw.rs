@@ -48,6 +48,8 @@ pub(super) struct RawBroker {
 #[serde(deny_unknown_fields)]
 pub(super) struct RawKeys {
     pub(super) directory: String,
+    pub(super) allow_group_read: bool,
+    pub(super) reload_interval_ms: u64,
 }
 
 #[derive(Debug, Deserialize)]

@@ -9,7 +9,9 @@ use secrecy::{ExposeSecret as _, SecretString};
 
 use super::error::SettingsError;
 use super::provenance::without_password;
-use super::raw::{RawBatching, RawBroker, RawLimits, RawModels, RawService, RawSettings, RawTelemetry, RawWorker};
+use super::raw::{
+    RawBatching, RawBroker, RawKeys, RawLimits, RawModels, RawService, RawSettings, RawTelemetry, RawWorker,
+};
 use super::{
     BatchingPolicy, BatchingSettings, BrokerSettings, KeySettings, LimitSettings, LogFormat, ModelSettings, Objectives,
     ServiceSettings, Settings, TelemetrySettings, WorkerSettings, check,
@@ -28,7 +30,7 @@ pub(super) fn resolve(raw: &RawSettings) -> Result<Settings, SettingsError> {
     let settings = Settings {
         service: service(&mut faults, &raw.service),
         broker: broker(&mut faults, &raw.broker),
-        keys: KeySettings { directory: faults.word("keys.directory", &raw.keys.directory).into() },
+        keys: keys(&mut faults, &raw.keys),
         models: models(&mut faults, &raw.models),
         batching: batching(&mut faults, &raw.batching),
         worker: worker(&mut faults, &raw.worker),
@@ -144,6 +146,14 @@ fn broker_url(faults: &mut Faults, url: &SecretString) -> SecretString {
             .push(format!("`broker.url` is `{shown}`; it must be amqp://user:password@host:port/vhost or amqps://"));
     }
     url.clone()
+}
+
+fn keys(faults: &mut Faults, raw: &RawKeys) -> KeySettings {
+    KeySettings {
+        directory: faults.word("keys.directory", &raw.directory).into(),
+        allow_group_read: raw.allow_group_read,
+        reload_interval: faults.millis("keys.reload_interval_ms", raw.reload_interval_ms, 10),
+    }
 }
 
 fn models(faults: &mut Faults, raw: &RawModels) -> ModelSettings {

@@ -104,6 +104,29 @@ impl ModelChange {
     }
 }
 
+/// What came of reading the key ring again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum ReloadOutcome {
+    /// It is in use.
+    Renewed,
+    /// It could not be read; the one before stays in use.
+    Refused,
+}
+
+impl ReloadOutcome {
+    /// Every one of them.
+    pub const ALL: [Self; 2] = [Self::Renewed, Self::Refused];
+
+    /// Its word in metrics and logs.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Renewed => "renewed",
+            Self::Refused => "refused",
+        }
+    }
+}
+
 /// Why a reply could not be delivered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum UndeliverableReason {

@@ -15,7 +15,7 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Metric as Registrable, Registry};
 
-use super::labels::{ModelChange, PublishOutcome, RequeueReason, Stage, UndeliverableReason};
+use super::labels::{ModelChange, PublishOutcome, ReloadOutcome, RequeueReason, Stage, UndeliverableReason};
 use super::names::{self, Metric};
 use super::process::ProcessCollector;
 use crate::error::{ErrorCode, Route};
@@ -97,6 +97,7 @@ pub struct Metrics {
     dead_lettered: Family<Code, Counter>,
     retried: Family<Code, Counter>,
     duplicate: Counter,
+    keyring_reloads: Family<Outcome, Counter>,
     requeued: Family<Reason, Counter>,
     undeliverable: Family<Reason, Counter>,
     job_seconds: Histograms<ModelLabel>,
@@ -133,6 +134,7 @@ impl Metrics {
             dead_lettered: registered(all, &names::JOBS_DEAD_LETTERED, Family::default()),
             retried: registered(all, &names::JOBS_RETRIED, Family::default()),
             duplicate: registered(all, &names::JOBS_DUPLICATE, Counter::default()),
+            keyring_reloads: registered(all, &names::KEYRING_RELOADS, Family::default()),
             requeued: registered(all, &names::JOBS_REQUEUED, Family::default()),
             undeliverable: registered(all, &names::REPLIES_UNDELIVERABLE, Family::default()),
             job_seconds: registered(all, &names::JOB_SECONDS, Family::new_with_constructor(seconds)),
@@ -159,6 +161,9 @@ impl Metrics {
         }
         for code in ErrorCode::ALL.into_iter().filter(|code| code.route() == Route::Retry) {
             _ = self.retried.get_or_create(&Code { code: code.as_str() });
+        }
+        for outcome in ReloadOutcome::ALL.map(ReloadOutcome::as_str) {
+            _ = self.keyring_reloads.get_or_create(&Outcome { outcome });
         }
         for reason in RequeueReason::ALL.map(RequeueReason::as_str) {
             _ = self.requeued.get_or_create(&Reason { reason });
@@ -222,6 +227,11 @@ impl Metrics {
     /// A job was sent to a retry queue.
     pub fn retried(&self, code: ErrorCode) {
         self.retried.get_or_create(&Code { code: code.as_str() }).inc();
+    }
+
+    /// The key ring was read again.
+    pub fn keyring_reloaded(&self, outcome: ReloadOutcome) {
+        self.keyring_reloads.get_or_create(&Outcome { outcome: outcome.as_str() }).inc();
     }
 
     /// A copy of an answered job was acknowledged.
@@ -384,6 +394,7 @@ mod tests {
         metrics.dead_lettered(ErrorCode::EnvelopeRejected);
         metrics.retried(ErrorCode::ModelUnavailable);
         metrics.duplicate();
+        metrics.keyring_reloaded(ReloadOutcome::Renewed);
         metrics.requeued(RequeueReason::Dropped);
         metrics.undeliverable(UndeliverableReason::Returned);
         metrics.job_ended("topic", Duration::from_millis(3));

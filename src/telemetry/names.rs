@@ -71,6 +71,8 @@ declare! {
         "Jobs that were published to a retry queue, by error code");
     JOBS_DUPLICATE = ("inferq_jobs_duplicate_total", Counter, [],
         "Copies of jobs that this worker had answered, acknowledged without a second answer");
+    KEYRING_RELOADS = ("inferq_keyring_reloads_total", Counter, ["outcome"],
+        "Times that the key ring was read again, by outcome; refused where the one before stays in use");
     JOBS_REQUEUED = ("inferq_jobs_requeued_total", Counter, ["reason"],
         "Jobs that were given back to their queue, by reason");
     REPLIES_UNDELIVERABLE = ("inferq_replies_undeliverable_total", Counter, ["reason"],

@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
+use super::keys;
 use crate::batch::batcher::{BatchReport, Observed};
 use crate::broker::topology::{Names, Topology};
-use crate::envelope::{Keyring, KeyringError};
+use crate::envelope::{KeyringError, LiveKeyring};
 use crate::model::{ModelError, ModelOptions, ModelRepository, Substitute};
 use crate::settings::Settings;
 use crate::telemetry::metrics::{BatchRun, Metrics, ModelMetrics};
@@ -13,7 +14,7 @@ use crate::telemetry::metrics::{BatchRun, Metrics, ModelMetrics};
 #[derive(Debug, Clone)]
 pub struct Parts {
     /// The key ring.
-    pub keyring: Arc<Keyring>,
+    pub keyring: Arc<LiveKeyring>,
     /// The models.
     pub models: Arc<ModelRepository>,
     /// The counters.
@@ -45,7 +46,7 @@ impl Parts {
     /// # Errors
     /// See [`AssembleError`].
     pub fn load_with(settings: &Settings, substitute: Option<Substitute>) -> Result<Self, AssembleError> {
-        let keyring = Arc::new(Keyring::load(&settings.keys.directory)?);
+        let keyring = Arc::new(LiveKeyring::new(keys::load(&settings.keys)?));
         let names = ModelRepository::served_names(&settings.models)?;
         let metrics = Arc::new(Metrics::new(&settings.service.worker_id, &names));
         let (counted, changes) = (Arc::clone(&metrics), Arc::clone(&metrics));

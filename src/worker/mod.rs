@@ -1,14 +1,16 @@
 //! The worker: built once from settings, then one straight walk for every job.
 //!
 //! `process` is the walk, `outcome` what became of a job, `reply` how that is published and settled, `drain` the loop
-//! around it. Works over either broker.
+//! around it, `keys` the key ring's renewal. Works over either broker.
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::time::Instant;
+
 use crate::broker::topology::Names;
 use crate::broker::{Confirmed, Publisher};
-use crate::envelope::{Keyring, OpenPolicy, ReplayBounds, ReplayGuard};
+use crate::envelope::{LiveKeyring, OpenPolicy, RateLimiter, ReplayBounds, ReplayGuard};
 use crate::limits::MAX_REMEMBERED_JOBS;
 use crate::model::ModelRepository;
 use crate::protocol::request::RequestBounds;
@@ -17,6 +19,7 @@ use crate::telemetry::metrics::Metrics;
 
 mod assemble;
 mod drain;
+mod keys;
 mod outcome;
 mod process;
 mod reply;
@@ -25,14 +28,18 @@ mod stage;
 
 pub use assemble::{AssembleError, Parts};
 pub use drain::{Drained, run};
+pub use keys::{KeyReload, follow as follow_keys};
 pub use serve::{ServeError, serve, serve_parts};
 
 /// What every job of a worker is handled with.
 #[derive(Debug)]
 pub struct Worker<P> {
-    keyring: Arc<Keyring>,
+    keyring: Arc<LiveKeyring>,
     open_policy: OpenPolicy,
     replays: Arc<ReplayGuard<Confirmed>>,
+    rates: RateLimiter,
+    /// What the rates count from.
+    began: Instant,
     request_bounds: RequestBounds,
     models: Arc<ModelRepository>,
     publisher: P,
@@ -59,6 +66,8 @@ impl<P: Publisher> Worker<P> {
         Self {
             keyring,
             replays: Arc::new(ReplayGuard::new(bounds, Confirmed::for_duplicate)),
+            rates: RateLimiter::default(),
+            began: Instant::now(),
             open_policy: OpenPolicy {
                 audience: settings.service.audience.clone(),
                 max_lifetime: settings.limits.max_lifetime,

@@ -15,7 +15,7 @@ use crate::batch::batcher::SubmitOptions;
 use crate::batch::pool::JobClass;
 use crate::batch::row::Inferred;
 use crate::broker::{Delivery, Publisher};
-use crate::envelope::{Admitted, JobIdentity, OpenedJob, Rejection, RequestClaims, UnixSeconds, open_request};
+use crate::envelope::{Admitted, JobIdentity, OpenedJob, Rejection, RequestClaims, Tenant, UnixSeconds, open_request};
 use crate::error::{ErrorCode, JobError};
 use crate::protocol::body::EncodedBody;
 use crate::protocol::model_ref::ModelRef;
@@ -59,7 +59,7 @@ impl<P: Publisher> Worker<P> {
             let reason = format!("delivered {} times without being settled", circumstances.delivery_count);
             return Outcome::DeadLetter { error: JobError::new(ErrorCode::DeliveryLimitExceeded, reason) };
         }
-        let opened = match open_request(&self.keyring, &self.open_policy, message, UnixSeconds::now()) {
+        let opened = match open_request(&self.keyring.current(), &self.open_policy, message, UnixSeconds::now()) {
             Ok(opened) => opened,
             Err(rejection) => return rejected(rejection),
         };
@@ -95,6 +95,9 @@ impl<P: Publisher> Worker<P> {
         circumstances: Circumstances,
         stopwatch: &mut Stopwatch<'_>,
     ) -> Result<EncodedBody, (Option<String>, JobError)> {
+        if !self.rates.allows(&opened.tenant, self.began.elapsed()) {
+            return Err((None, JobError::new(ErrorCode::RateLimited, rate_message(&opened.tenant))));
+        }
         let request = InferenceRequest::decode(&opened.plaintext, opened.json_length, &self.request_bounds)
             .map_err(|error| (None, error))?;
         stopwatch.lap(Stage::Decode);
@@ -164,6 +167,11 @@ fn rejected(rejection: Rejection) -> Outcome {
         Some(context) => Outcome::failed(None, context, None, error),
         None => Outcome::DeadLetter { error },
     }
+}
+
+fn rate_message(tenant: &Tenant) -> String {
+    let rate = tenant.grant.max_jobs_per_second.unwrap_or_default();
+    format!("tenant `{}` may have {rate} jobs run in a second by one worker", tenant.name)
 }
 
 /// What becomes of a job that the replay guard refuses. It is never answered: a copy of it may have been.

@@ -64,7 +64,8 @@ impl<P: Publisher> Worker<P> {
         stopwatch: &mut Stopwatch<'_>,
     ) -> Result<Confirmed, PublishError> {
         let Answer { context, body, code, admission } = answer;
-        let sealed = seal_reply(&self.keyring, &context, &body, &self.open_policy.audience, UnixSeconds::now());
+        let sealed =
+            seal_reply(&self.keyring.current(), &context, &body, &self.open_policy.audience, UnixSeconds::now());
         let sealed = match sealed {
             Ok(sealed) => sealed,
             // The key was taken away while the job ran: nobody could read an answer any more.

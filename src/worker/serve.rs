@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use tokio::sync::watch;
 
-use super::{AssembleError, Drained, Parts, Worker, run};
+use super::{AssembleError, Drained, KeyReload, Parts, Worker, keys, run};
 use crate::broker::amqp::{self, Connectivity, Subscription, UriError};
 use crate::model::Watcher;
 use crate::settings::Settings;
@@ -28,12 +28,17 @@ pub enum ServeError {
     Telemetry(#[from] io::Error),
 }
 
-/// Serves until `stop` resolves, then drains. A broker that cannot be reached is waited for.
+/// Serves until `stop` resolves, then drains. A broker that cannot be reached is waited for; the key ring is read again
+/// when it has changed, and when `reload` asks for it.
 ///
 /// # Errors
 /// See [`ServeError`]: only what no waiting can heal.
-pub async fn serve(settings: &Settings, stop: impl Future<Output = ()>) -> Result<Drained, ServeError> {
-    serve_parts(settings, Parts::load(settings)?, stop).await
+pub async fn serve(
+    settings: &Settings,
+    reload: KeyReload,
+    stop: impl Future<Output = ()>,
+) -> Result<Drained, ServeError> {
+    serve_parts(settings, Parts::load(settings)?, reload, stop).await
 }
 
 /// The same with parts that are made already.
@@ -43,6 +48,7 @@ pub async fn serve(settings: &Settings, stop: impl Future<Output = ()>) -> Resul
 pub async fn serve_parts(
     settings: &Settings,
     parts: Parts,
+    reload: KeyReload,
     stop: impl Future<Output = ()>,
 ) -> Result<Drained, ServeError> {
     let (setter, readiness) = Readiness::channel("connecting to the broker");
@@ -62,6 +68,9 @@ pub async fn serve_parts(
 
     let watched = Arc::clone(&parts.models);
     let watcher = settings.models.watch_interval.map(|every| tokio::spawn(Watcher::new(watched).watch(every)));
+    let keyring = Arc::clone(&parts.keyring);
+    let renewal = tokio::spawn(keys::follow(settings.keys.clone(), keyring, Arc::clone(&parts.metrics), reload));
+
     let worker = Arc::new(Worker::new(settings, parts, publisher));
     let stop = async {
         stop.await;
@@ -72,6 +81,7 @@ pub async fn serve_parts(
     if let Some(watcher) = watcher {
         watcher.abort();
     }
+    renewal.abort();
     if let Some(telemetry) = telemetry {
         telemetry.stop().await;
     }

@@ -6,6 +6,7 @@
 mod house;
 
 mod replays;
+mod rotation;
 
 use inferq::protocol::properties::Message;
 

@@ -56,7 +56,7 @@ pub async fn serve() -> ExitCode {
     let stop = async {
         terminate.recv().await;
     };
-    match serve_parts(&settings, parts, stop).await {
+    match serve_parts(&settings, parts, inferq::worker::KeyReload::default(), stop).await {
         Ok(_drained) => ExitCode::SUCCESS,
         Err(error) => panic!("{error}"),
     }

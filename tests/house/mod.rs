@@ -67,6 +67,11 @@ impl House {
         }
     }
 
+    /// The key ring's folder.
+    pub fn ring(&self) -> &Path {
+        self.folder.path()
+    }
+
     pub fn keys_of(&self, tenant: &str) -> ProducerKeys {
         ProducerKeys::load(self.folder.path(), tenant).unwrap()
     }
@@ -89,7 +94,12 @@ impl House {
 
     /// A client of the tenant.
     pub fn client(&self) -> Client<MemoryPublisher> {
-        let (reply_queue, replies) = self.replies(&self.keys);
+        self.client_with(&self.keys)
+    }
+
+    /// A client with keys of its own.
+    pub fn client_with(&self, keys: &ProducerKeys) -> Client<MemoryPublisher> {
+        let (reply_queue, replies) = self.replies(keys);
         let settings = ClientSettings {
             audience: self.settings.service.audience.clone(),
             jobs_exchange: self.names.jobs_exchange(),
@@ -97,7 +107,7 @@ impl House {
             lifetime: Duration::from_secs(300),
             max_pending: 10_000,
         };
-        Client::new(settings, self.keys.clone(), self.broker.publisher(), replies)
+        Client::new(settings, keys.clone(), self.broker.publisher(), replies)
     }
 
     /// A fresh reply queue and its consumer.
