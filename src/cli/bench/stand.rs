@@ -16,7 +16,7 @@ use crate::broker::{Consumer, Publisher};
 use crate::cli::embedded_client::embedded_client;
 use crate::cli::failure::{Exit, Failure};
 use crate::client::{Client, ClientError, Job, connect};
-use crate::envelope::{Keyring, ProducerKeys};
+use crate::envelope::{Keyring, LiveKeyring, ProducerKeys};
 use crate::model::{ModelOptions, ModelRepository, ModelSpec};
 use crate::protocol::response::ResponseBody;
 use crate::settings::Settings;
@@ -164,7 +164,7 @@ async fn specs(models: &ModelRepository) -> Result<Vec<ModelSpec>, Failure> {
 
 /// Keys and models, every batch remembered in `ran`.
 fn parts(settings: &Settings, ran: &Arc<Mutex<Vec<Ran>>>) -> Result<Parts, Failure> {
-    let keyring = Arc::new(Keyring::load(&settings.keys.directory)?);
+    let keyring = Arc::new(LiveKeyring::new(Keyring::load(&settings.keys.directory)?));
     let names = ModelRepository::served_names(&settings.models)?;
     let places = names.clone();
     let ran = Arc::clone(ran);
