@@ -5,8 +5,11 @@
 #[path = "../house/mod.rs"]
 mod house;
 
+mod bits;
+mod forge;
 mod replays;
 mod rotation;
+mod table;
 
 use inferq::protocol::properties::Message;
 
