@@ -33,6 +33,10 @@ pub const MAX_BATCH_SIZE: usize = 1_024;
 pub const MAX_TOKENS: usize = 65_536;
 /// Compiled plans of one model: batch sizes are powers of two, lengths too where a graph cannot be left open.
 pub const MAX_PLANS: usize = 32;
+/// Pixels along a side of what a model of images takes.
+pub const MAX_IMAGE_SIDE: usize = 4_096;
+/// Bytes at either end of a file that a model of files may look at.
+pub const MAX_FILE_BLOCK_BYTES: usize = 1 << 20;
 /// Aliases of one model.
 pub const MAX_ALIASES: usize = 16;
 /// Changes of a model's aliases that are remembered.

@@ -12,9 +12,9 @@ use inferq::batch::batcher::SubmitOptions;
 use inferq::batch::pool::JobClass;
 use inferq::error::{ErrorCode, JobError};
 use inferq::model::{LoadedModel, ModelOptions, ModelRepository};
-use inferq::protocol::request::{InferenceRequest, RequestBounds};
+use inferq::protocol::request::{InferInput, InferenceRequest, RequestBounds};
 use inferq::protocol::response::{InferOutput, InferenceResponse};
-use inferq::protocol::tensor::TensorData;
+use inferq::protocol::tensor::{Tensor, TensorData};
 use inferq::settings::{BatchingPolicy, BatchingSettings, ModelSettings, Objectives};
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
@@ -349,4 +349,117 @@ async fn a_value_that_is_not_finite_fails_its_job_alone() {
     let failed = failed.unwrap_err();
     assert_eq!(failed.code, ErrorCode::InferenceFailed);
     assert!(failed.message.contains("not finite for row 0"), "{failed}");
+}
+
+/// A model in `directory` of the fixture `file`, described by `sections` of its model.toml.
+fn put_fixture(directory: &Path, file: &str, sections: &str) -> PathBuf {
+    let folder = directory.join(file).join("1");
+    fs::create_dir_all(&folder).unwrap();
+    let digest = "0".repeat(64);
+    let head = format!(
+        "name = \"{file}\"\nversion = 1\nfile = \"model.onnx\"\nsha256 = \"{digest}\"\nbatch_scope = \"shared\"\n"
+    );
+    fs::write(folder.join("model.toml"), head + sections).unwrap();
+    put_onnx(&folder, &fs::read(format!("{ROOT}/tests/fixtures/onnx/{file}.onnx")).unwrap());
+    folder
+}
+
+async fn ask_with(model: &LoadedModel, name: &str, files: &[&[u8]]) -> Result<InferenceResponse, JobError> {
+    let elements = TensorData::Bytes(files.iter().map(|file| file.to_vec()).collect());
+    let tensor = Tensor::new(vec![files.len()], elements).unwrap();
+    let inputs = vec![InferInput { name: name.to_owned(), tensor, binary_data: true }];
+    let request = InferenceRequest { id: None, parameters: serde_json::Map::new(), inputs, outputs: Vec::new() };
+    let body = request.encode().unwrap();
+    let request = InferenceRequest::decode(&body.bytes, body.json_length, &RequestBounds { max_rows: 16 })?;
+    let facts = request.facts();
+    let rows = model.prepare(request).await?;
+    let options = SubmitOptions {
+        deadline: Instant::now() + Duration::from_secs(60),
+        class: JobClass::Normal,
+        tenant: "t".into(),
+        alone: false,
+    };
+    let answered = model.infer(rows, options).await?;
+    model.shape(answered, &facts)
+}
+
+#[tokio::test]
+async fn a_model_of_images_is_sent_files_and_held_to_golden_ones() {
+    let folder = tempfile::tempdir().unwrap();
+    let sections = "[preprocess]\nkind = \"image\"\ninput = \"image\"\nwidth = 32\nheight = 24\nscale = 1.0\n\
+         max_image_bytes = 100000\nmax_pixels = 10000\n\
+         [[inputs]]\nname = \"image\"\ndatatype = \"FP32\"\nshape = [-1, 3, 24, 32]\n\
+         [[outputs]]\nname = \"means\"\ndatatype = \"FP32\"\nshape = [-1, 3]\n\
+         [postprocess]\nkind = \"multilabel\"\noutput = \"means\"\nlabels = \"labels.txt\"\nactivation = \"none\"\nthreshold = 1.0\n";
+    let model = put_fixture(folder.path(), "colours", sections);
+    fs::write(model.join("labels.txt"), "red\ngreen\nblue\n").unwrap();
+    let images = format!("{ROOT}/tests/fixtures/images");
+    let (png, jpeg) =
+        (fs::read(format!("{images}/colours.png")).unwrap(), fs::read(format!("{images}/photo.jpg")).unwrap());
+    // What Pillow makes of it, meant channel by channel.
+    let pixels = fs::read(format!("{images}/colours-exact-bilinear.bin")).unwrap();
+    let mean = |channel: usize| {
+        pixels.iter().skip(channel).step_by(3).map(|byte| f64::from(*byte)).sum::<f64>() / f64::from(24 * 32)
+    };
+    let means = [mean(0), mean(1), mean(2)];
+    fs::copy(format!("{images}/colours.png"), model.join("golden.png")).unwrap();
+    let golden = json!([{"file": "golden.png", "outputs": {"means": means}}]);
+    fs::write(model.join("golden.json"), golden.to_string()).unwrap();
+    let colours = open(folder.path(), &[]).unwrap().resolve("colours", None, "a job").await.unwrap();
+    let response = ask_with(&colours, "image", &[&png, &jpeg]).await.unwrap();
+    let [labels, answered] = response.outputs.as_slice() else { panic!("{:?}", response.outputs) };
+    for (own, mean) in floats(answered).iter().zip(means) {
+        assert!((f64::from(*own) - mean).abs() < 1e-3, "{own} {mean}");
+    }
+    for (png, jpeg) in floats(answered).iter().zip(&floats(answered)[3..]) {
+        assert!((png - jpeg).abs() < 2.0, "a photograph of the same: {png} {jpeg}");
+    }
+    let all: Vec<String> = serde_json::from_str(&strings(labels)[0]).unwrap();
+    assert_eq!(all.len(), 3);
+    let error = ask_with(&colours, "image", &[&png, b"GIF89a"]).await.unwrap_err();
+    assert_eq!(error, JobError::new(ErrorCode::InvalidInput, "row 1 of input `image` is neither PNG nor JPEG"));
+    let error = ask_with(&colours, "picture", &[&png]).await.unwrap_err();
+    assert_eq!(error.message, "the model takes one input, `image`; `picture` came");
+
+    let wrong = golden.to_string().replace("\"means\":[", "\"means\":[1.0,");
+    fs::write(model.join("golden.json"), wrong).unwrap();
+    let error = open(folder.path(), &[]).map(|_| ()).unwrap_err();
+    assert!(error.contains("output `means` has 3 elements, 4 were expected"), "{error}");
+}
+
+#[tokio::test]
+async fn a_model_of_files_sees_their_ends() {
+    let folder = tempfile::tempdir().unwrap();
+    let sections = "[preprocess]\nkind = \"bytes\"\ninput = \"bytes\"\nfirst = 4\nlast = 3\npad = 256\nstrip = true\n\
+         max_file_bytes = 1000\n[[inputs]]\nname = \"bytes\"\ndatatype = \"INT32\"\nshape = [-1, 7]\n\
+         [[outputs]]\nname = \"same\"\ndatatype = \"FP32\"\nshape = [-1, 7]\n[postprocess]\nkind = \"raw\"\n";
+    put_fixture(folder.path(), "ends", sections);
+    let ends = open(folder.path(), &[]).unwrap().resolve("ends", None, "a job").await.unwrap();
+    let response = ask_with(&ends, "file", &[b" \xff\x00abcdefg\n", b"ab"]).await.unwrap();
+    assert_eq!(floats(&response.outputs[0])[..7], [255.0, 0.0, 97.0, 98.0, 101.0, 102.0, 103.0]);
+    assert_eq!(floats(&response.outputs[0])[7..], [97.0, 98.0, 256.0, 256.0, 256.0, 97.0, 98.0]);
+    let error = ask_with(&ends, "file", &[&[0; 1_001]]).await.unwrap_err();
+    assert_eq!(error.message, "row 0 of input `file` has 1001 bytes, at most 1000 are taken (max_file_bytes)");
+}
+
+#[tokio::test]
+async fn a_model_of_texts_may_take_a_mask_beside_the_ids() {
+    let folder = tempfile::tempdir().unwrap();
+    let tensor = |name: &str| format!("[[inputs]]\nname = \"{name}\"\ndatatype = \"INT64\"\nshape = [-1, -1]\n");
+    let sections = format!(
+        "[preprocess]\nkind = \"text\"\ninput = \"ids\"\nattention_mask = \"mask\"\ntokenizer = \"tokenizer.json\"\n\
+         max_tokens = 16\nmax_text_bytes = 1000\npad_id = 0\n{}{}[[outputs]]\nname = \"sums\"\ndatatype = \"FP32\"\n\
+         shape = [-1, 2]\n[postprocess]\nkind = \"raw\"\n[batching]\nmax_batch_size = 4\n",
+        tensor("mask"),
+        tensor("ids"),
+    );
+    let model = put_fixture(folder.path(), "masked", &sections);
+    fs::copy(format!("{ROOT}/tests/fixtures/bert_tokenizer.json"), model.join("tokenizer.json")).unwrap();
+    let masked = open(folder.path(), &[]).unwrap().resolve("masked", None, "a job").await.unwrap();
+    let response = ask(&masked, &texts(&["hello world hello", "hello"])).await.unwrap();
+    // [CLS] 1, hello 4, world 5, [SEP] 2: three words and one, with two special tokens each.
+    assert_eq!(floats(&response.outputs[0]), [16.0, 5.0, 7.0, 3.0]);
+    replace(&model, "pad_id = 0", "pad_id = 1");
+    let error = open(folder.path(), &[]).map(|_| ()).unwrap_err();
+    assert!(error.contains("pad_id is 1: 0 was expected where there is an attention_mask"), "{error}");
 }

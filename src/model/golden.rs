@@ -14,7 +14,7 @@ use crate::backend::Backend;
 use crate::batch::row::{Batch, Row};
 use crate::limits::{MAX_BATCH_SIZE, MAX_TEXT_FILE_BYTES};
 use crate::preprocess::Preprocessor;
-use crate::protocol::request::{InferenceRequest, RequestBounds};
+use crate::protocol::request::{InferInput, InferenceRequest, RequestBounds};
 use crate::protocol::tensor::{Tensor, TensorData};
 
 /// One sample, in either of two forms.
@@ -27,6 +27,8 @@ struct Sample {
     input_ids: Vec<i64>,
     #[serde(default)]
     logits: Vec<f64>,
+    /// A file beside golden.json, for a model of images, files or texts.
+    file: Option<String>,
     /// A request as a producer would send it, and the elements of each output, all rows together.
     request: Option<Box<RawValue>>,
     #[serde(default)]
@@ -49,7 +51,7 @@ pub(super) fn check(
         return Ok(());
     };
     for (index, sample) in samples.iter().enumerate() {
-        compare(spec, sample, preprocessor, backend).map_err(|fault| format!("sample {index}: {fault}"))?;
+        compare(spec, (sample, folder), preprocessor, backend).map_err(|fault| format!("sample {index}: {fault}"))?;
     }
     Ok(())
 }
@@ -70,18 +72,18 @@ fn read(folder: &Path) -> Result<Option<Vec<Sample>>, String> {
 pub(super) fn rows(spec: &ModelSpec, folder: &Path, preprocessor: &Preprocessor) -> Result<Vec<Row>, String> {
     let mut rows = Vec::new();
     for sample in read(folder)?.unwrap_or_default() {
-        rows.extend(expectation(spec, &sample, preprocessor)?.0);
+        rows.extend(expectation(spec, (&sample, folder), preprocessor)?.0);
     }
     Ok(rows)
 }
 
 fn compare(
     spec: &ModelSpec,
-    sample: &Sample,
+    (sample, folder): (&Sample, &Path),
     preprocessor: &Preprocessor,
     backend: &dyn Backend,
 ) -> Result<(), String> {
-    let (rows, expected) = expectation(spec, sample, preprocessor)?;
+    let (rows, expected) = expectation(spec, (sample, folder), preprocessor)?;
     // Each row alone, so that one plan serves, as it will for the first job.
     let mut answered = Vec::with_capacity(rows.len());
     for row in rows {
@@ -112,9 +114,15 @@ type Expectation<'a> = (Vec<Row>, Vec<(&'a str, &'a Vec<f64>)>);
 
 fn expectation<'a>(
     spec: &'a ModelSpec,
-    sample: &'a Sample,
+    (sample, folder): (&'a Sample, &Path),
     preprocessor: &Preprocessor,
 ) -> Result<Expectation<'a>, String> {
+    let outputs = || sample.outputs.iter().map(|(name, elements)| (name.as_str(), elements)).collect();
+    if let (Some(file), None, None, false) = (&sample.file, &sample.text, &sample.request, sample.outputs.is_empty()) {
+        let input = spec.preprocess.bytes_input().ok_or("`file` is for models of texts, images and files")?;
+        let rows = preprocessor.prepare(file_request(folder, file, input)?).map_err(|error| error.message)?;
+        return Ok((rows, outputs()));
+    }
     match (&sample.text, &sample.request, preprocessor) {
         (Some(text), None, Preprocessor::Text(tokenizer)) => {
             let row = tokenizer.row(0, text.as_bytes()).map_err(|error| error.message)?;
@@ -128,13 +136,24 @@ fn expectation<'a>(
             let bounds = RequestBounds { max_rows: MAX_BATCH_SIZE };
             let request = InferenceRequest::decode(request.get().as_bytes(), None, &bounds);
             let rows = request.and_then(|request| preprocessor.prepare(request)).map_err(|error| error.message)?;
-            Ok((rows, sample.outputs.iter().map(|(name, elements)| (name.as_str(), elements)).collect()))
+            Ok((rows, outputs()))
         }
-        (_, _, Preprocessor::Text(_) | Preprocessor::Tensor(_)) => {
-            Err("`text`, `input_ids` and `logits` of a model of texts, or `request` and `outputs`, were expected"
+        (_, _, Preprocessor::Text(_) | Preprocessor::Image(_) | Preprocessor::Bytes(..) | Preprocessor::Tensor(_)) => {
+            Err("`text`, `input_ids` and `logits` of a model of texts, or `request` or `file`, and `outputs`, were expected"
                 .to_owned())
         }
     }
+}
+
+/// A request for the content of `file`, which lies in `folder`.
+fn file_request(folder: &Path, file: &str, input: &str) -> Result<InferenceRequest, String> {
+    if file.is_empty() || file.starts_with('.') || file.contains(['/', '\\']) {
+        return Err(format!("`file` is `{file}`: a name beside golden.json was expected"));
+    }
+    let bytes = fs::read(folder.join(file)).map_err(|error| format!("`{file}`: {error}"))?;
+    let tensor = Tensor::new(vec![1], TensorData::Bytes(vec![bytes])).map_err(|error| error.to_string())?;
+    let inputs = vec![InferInput { name: input.to_owned(), tensor, binary_data: true }];
+    Ok(InferenceRequest { id: None, parameters: serde_json::Map::new(), inputs, outputs: Vec::new() })
 }
 
 /// The largest distance of two elements: absolute up to 1, relative beyond; not a number where one of them is none.

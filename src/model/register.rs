@@ -174,6 +174,8 @@ fn preprocess(asked: &Registration, graph: &GraphFacts) -> Result<PreprocessSpec
     };
     Ok(PreprocessSpec::Text(TextSpec {
         input: name.clone(),
+        attention_mask: None,
+        token_type_ids: None,
         tokenizer: TOKENIZER_FILE.to_owned(),
         max_tokens: asked.max_tokens,
         max_text_bytes: 256 << 10,

@@ -101,6 +101,9 @@ fn request(preprocessor: &Preprocessor) -> Result<InferenceRequest, String> {
             let texts = TensorData::Bytes(TEXTS.iter().map(|text| text.as_bytes().to_vec()).collect());
             vec![input("text", vec![TEXTS.len()], texts)?]
         }
+        Preprocessor::Image(_) | Preprocessor::Bytes(..) => {
+            return Err("a model of images or files needs golden answers of its own".to_owned());
+        }
         Preprocessor::Tensor(specs) => {
             let mut seeded = Seeded::new(1);
             specs.iter().map(|spec| numbers(spec, &mut seeded)).collect::<Result<_, _>>()?

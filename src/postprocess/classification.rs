@@ -13,6 +13,7 @@ use crate::protocol::tensor::{Tensor, TensorData};
 use crate::protocol::tensor_spec::TensorSpec;
 
 const LABEL: &str = "label";
+const LABELS: &str = "labels";
 const PROBABILITIES: &str = "probabilities";
 
 /// `[postprocess]` of a classifier.
@@ -26,6 +27,46 @@ pub struct ClassificationSpec {
     /// What makes probabilities of the scores.
     #[serde(default)]
     pub activation: Activation,
+}
+
+/// `[postprocess]` of a model whose rows may have several labels, or none.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MultilabelSpec {
+    /// The graph's output with one score a label: FP32 `[N, L]`.
+    pub output: String,
+    /// The labels' file beside `model.toml`: one a line, in the output's order.
+    pub labels: String,
+    /// Whether the scores are logits.
+    #[serde(default)]
+    pub activation: LabelActivation,
+    /// The probability from which a row has a label.
+    #[serde(default = "half")]
+    pub threshold: f32,
+}
+
+const fn half() -> f32 {
+    0.5
+}
+
+/// What makes a probability of each score by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LabelActivation {
+    /// The scores are logits.
+    #[default]
+    Sigmoid,
+    /// The scores are probabilities already.
+    None,
+}
+
+/// From the scores of a row to what is said of it.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Rule {
+    /// One class of all.
+    One(Activation),
+    /// Every label from a probability on.
+    From(f32, LabelActivation),
 }
 
 /// What makes probabilities of scores.
@@ -53,29 +94,46 @@ pub struct Classifier {
     labels: Vec<String>,
     /// Which of the graph's outputs has the scores.
     output: usize,
-    activation: Activation,
+    rule: Rule,
 }
 
 impl Classifier {
-    /// The derived outputs, beside the graph's own.
-    pub(crate) const OUTPUTS: [&'static str; 2] = [LABEL, PROBABILITIES];
+    /// What classifiers derive, beside the graph's own outputs.
+    pub(crate) const OUTPUTS: [&'static str; 3] = [LABEL, LABELS, PROBABILITIES];
 
-    pub(super) fn load(spec: &ClassificationSpec, outputs: &[TensorSpec], folder: &Path) -> Result<Self, LabelsError> {
-        let path = folder.join(&spec.labels);
+    pub(super) fn one_of(
+        spec: &ClassificationSpec,
+        outputs: &[TensorSpec],
+        folder: &Path,
+    ) -> Result<Self, LabelsError> {
+        Self::load((&spec.output, &spec.labels), Rule::One(spec.activation), outputs, folder)
+    }
+
+    pub(super) fn some_of(spec: &MultilabelSpec, outputs: &[TensorSpec], folder: &Path) -> Result<Self, LabelsError> {
+        Self::load((&spec.output, &spec.labels), Rule::From(spec.threshold, spec.activation), outputs, folder)
+    }
+
+    fn load(
+        (scores, labels): (&str, &str),
+        rule: Rule,
+        outputs: &[TensorSpec],
+        folder: &Path,
+    ) -> Result<Self, LabelsError> {
+        let path = folder.join(labels);
         let fault = |fault: String| LabelsError { path: path.clone(), fault };
         let text = fs::read_to_string(&path).map_err(|error| fault(error.to_string()))?;
         let labels: Vec<String> = text.lines().map(str::to_owned).collect();
         if labels.is_empty() || labels.iter().any(String::is_empty) {
             return Err(fault("one label a line was expected, and no empty line".to_owned()));
         }
-        let output = outputs.iter().position(|output| output.name == spec.output);
-        let output = output.ok_or_else(|| fault(format!("the model has no output `{}`", spec.output)))?;
+        let output = outputs.iter().position(|output| output.name == scores);
+        let output = output.ok_or_else(|| fault(format!("the model has no output `{scores}`")))?;
         let classes = outputs.get(output).and_then(|output| output.row_axes().next()).flatten();
         match classes {
             Some(classes) if classes != labels.len() => {
-                Err(fault(format!("has {} labels, output `{}` has {classes} classes", labels.len(), spec.output)))
+                Err(fault(format!("has {} labels, output `{scores}` has {classes} classes", labels.len())))
             }
-            Some(_) | None => Ok(Self { labels, output, activation: spec.activation }),
+            Some(_) | None => Ok(Self { labels, output, rule }),
         }
     }
 
@@ -83,20 +141,36 @@ impl Classifier {
         &self.labels
     }
 
-    /// `label` BYTES `[N]` and `probabilities` FP32 `[N, C]`.
-    pub(super) fn default_outputs(&self, rows: &[RowOutput]) -> Result<Vec<InferOutput>, JobError> {
-        Self::OUTPUTS.into_iter().map(|name| plain(name, self.output(rows, name)?)).collect()
+    /// The outputs that it derives: those answered by default.
+    pub(super) const fn derived(&self) -> [&'static str; 2] {
+        match self.rule {
+            Rule::One(_) => [LABEL, PROBABILITIES],
+            Rule::From(..) => [LABELS, PROBABILITIES],
+        }
     }
 
-    /// One of [`Self::OUTPUTS`].
+    /// `label` or `labels` BYTES `[N]`, and `probabilities` FP32 `[N, C]`.
+    pub(super) fn default_outputs(&self, rows: &[RowOutput]) -> Result<Vec<InferOutput>, JobError> {
+        self.derived().into_iter().map(|name| plain(name, self.output(rows, name)?)).collect()
+    }
+
+    /// One of [`Self::derived`]. Several labels are a JSON array, the most probable first.
     pub(super) fn output(&self, rows: &[RowOutput], name: &str) -> Result<Tensor, JobError> {
         let probabilities = self.probabilities(rows)?;
         if name == PROBABILITIES {
             let elements = probabilities.concat();
             return tensor(vec![rows.len(), self.labels.len()], TensorData::Fp32(elements));
         }
-        let best = |row: &Vec<f32>| ranked(row).first().and_then(|(class, _)| self.labels.get(*class)).cloned();
-        let labels: Option<Vec<Vec<u8>>> = probabilities.iter().map(|row| Some(best(row)?.into_bytes())).collect();
+        let label = |class: usize| self.labels.get(class).cloned();
+        let said = |row: &Vec<f32>| match self.rule {
+            Rule::One(_) => ranked(row).first().and_then(|(class, _)| label(*class)),
+            Rule::From(threshold, _) => {
+                let some = ranked(row).into_iter().take_while(|(_, probability)| *probability >= threshold);
+                let some: Vec<String> = some.filter_map(|(class, _)| label(class)).collect();
+                serde_json::to_string(&some).ok()
+            }
+        };
+        let labels: Option<Vec<Vec<u8>>> = probabilities.iter().map(|row| Some(said(row)?.into_bytes())).collect();
         let labels = labels.ok_or_else(|| failed("the model answered no class".to_owned()))?;
         tensor(vec![rows.len()], TensorData::Bytes(labels))
     }
@@ -133,9 +207,12 @@ impl Classifier {
             }
             None => return Err(failed("the model answered no scores".to_owned())),
         };
-        Ok(match self.activation {
-            Activation::Softmax => softmax(scores),
-            Activation::None => scores.clone(),
+        Ok(match self.rule {
+            Rule::One(Activation::Softmax) => softmax(scores),
+            Rule::From(_, LabelActivation::Sigmoid) => {
+                scores.iter().map(|score| 1.0 / (1.0 + (-score).exp())).collect()
+            }
+            Rule::One(Activation::None) | Rule::From(_, LabelActivation::None) => scores.clone(),
         })
     }
 }
@@ -167,7 +244,7 @@ mod tests {
 
     fn classifier() -> Classifier {
         let labels = ["a", "b", "c"].map(str::to_owned).to_vec();
-        Classifier { labels, output: 0, activation: Activation::Softmax }
+        Classifier { labels, output: 0, rule: Rule::One(Activation::Softmax) }
     }
 
     fn row(scores: &[f32]) -> RowOutput {
@@ -183,11 +260,26 @@ mod tests {
 
     #[test]
     fn the_top_k_are_written_as_the_extension_asks() {
-        let classifier = Classifier { activation: Activation::None, ..classifier() };
+        let classifier = Classifier { rule: Rule::One(Activation::None), ..classifier() };
         let top = classifier.top(&[row(&[0.25, 0.75, 0.0])], 2).unwrap();
         assert_eq!(top.shape(), [1, 2]);
         assert_eq!(top.elements(), &TensorData::Bytes(vec![b"0.75:1:b".to_vec(), b"0.25:0:a".to_vec()]));
         assert_eq!(classifier.top(&[row(&[0.1, 0.2, 0.7])], 99).unwrap().shape(), [1, 3]);
+    }
+
+    #[test]
+    fn a_row_may_have_several_labels_or_none() {
+        let several = Classifier { rule: Rule::From(0.5, LabelActivation::Sigmoid), ..classifier() };
+        let rows = [row(&[0.1, -3.0, 4.0]), row(&[-1.0, -2.0, -200.0])];
+        let labels = several.output(&rows, LABELS).unwrap();
+        assert_eq!(labels.elements(), &TensorData::Bytes(vec![br#"["c","a"]"#.to_vec(), b"[]".to_vec()]));
+        let outputs = several.default_outputs(&rows).unwrap();
+        assert_eq!(outputs.iter().map(|output| output.name.as_str()).collect::<Vec<_>>(), ["labels", "probabilities"]);
+        let TensorData::Fp32(probabilities) = outputs[1].tensor.elements() else { panic!("floats were expected") };
+        assert!((probabilities[0] - 0.524_98).abs() < 1e-4 && probabilities[5].abs() < 1e-6);
+        let given = Classifier { rule: Rule::From(0.9, LabelActivation::None), ..classifier() };
+        let labels = given.output(&[row(&[0.95, 0.9, 0.1])], LABELS).unwrap();
+        assert_eq!(labels.elements(), &TensorData::Bytes(vec![br#"["a","b"]"#.to_vec()]));
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! From a model's output rows to the outputs of a response.
 //!
-//! Called by a loaded model at the end of a job. Two kinds: a classification answers labels and probabilities, a raw
-//! model its tensors as they are.
+//! Called by a loaded model at the end of a job. A classification answers a label and probabilities, a
+//! multi-label model all that is probable enough, a raw model its tensors as they are.
 
 use std::path::Path;
 
@@ -17,14 +17,16 @@ use crate::protocol::tensor_spec::TensorSpec;
 
 mod classification;
 
-pub use classification::{Activation, ClassificationSpec, Classifier, LabelsError};
+pub use classification::{Activation, ClassificationSpec, Classifier, LabelActivation, LabelsError, MultilabelSpec};
 
 /// `[postprocess]` of `model.toml`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "lowercase", deny_unknown_fields)]
 pub enum PostprocessSpec {
     /// Labels and probabilities of one output.
     Classification(ClassificationSpec),
+    /// Every label of one output that is probable enough.
+    Multilabel(MultilabelSpec),
     /// Every output as it is.
     Raw {},
 }
@@ -43,7 +45,8 @@ impl Postprocessor {
     /// When the labels cannot be read or do not fit the output.
     pub fn load(spec: &PostprocessSpec, outputs: &[TensorSpec], folder: &Path) -> Result<Self, LabelsError> {
         let classifier = match spec {
-            PostprocessSpec::Classification(spec) => Some(Classifier::load(spec, outputs, folder)?),
+            PostprocessSpec::Classification(spec) => Some(Classifier::one_of(spec, outputs, folder)?),
+            PostprocessSpec::Multilabel(spec) => Some(Classifier::some_of(spec, outputs, folder)?),
             PostprocessSpec::Raw {} => None,
         };
         Ok(Self { outputs: outputs.to_vec(), classifier })
@@ -58,8 +61,9 @@ impl Postprocessor {
     /// The names of all outputs that may be asked for, those answered by default first.
     #[must_use]
     pub fn output_names(&self) -> Vec<&str> {
-        let derived = self.classifier.iter().flat_map(|_| Classifier::OUTPUTS);
-        derived.chain(self.outputs.iter().map(|output| output.name.as_str())).collect()
+        let mut names: Vec<&str> = self.classifier.iter().flat_map(Classifier::derived).collect();
+        names.extend(self.outputs.iter().map(|output| output.name.as_str()));
+        names
     }
 
     /// The outputs that were `asked` for, or the default ones, for `rows` of one request.
@@ -78,7 +82,7 @@ impl Postprocessor {
     }
 
     fn one(&self, rows: &[RowOutput], asked: &RequestedOutput) -> Result<InferOutput, JobError> {
-        let derived = self.classifier.as_ref().filter(|_| Classifier::OUTPUTS.contains(&asked.name.as_str()));
+        let derived = self.classifier.as_ref().filter(|own| own.derived().contains(&asked.name.as_str()));
         let tensor = match (asked.classification, &self.classifier, derived) {
             (Some(k), Some(classifier), _) if self.has(&asked.name) => classifier.top(rows, k)?,
             (Some(_), None, _) => {

@@ -1,4 +1,4 @@
-//! From a request's inputs to rows that a model takes: tokenize a text, or check a ready tensor.
+//! From a request's inputs to rows that a model takes: tokenize a text, decode an image, cut a file, or check a ready tensor.
 //!
 //! Called by a loaded model for every job. Whether a request is well formed was `protocol`'s to say; here it is measured
 //! against one model, and the message of a fault names the input, what was expected and what came.
@@ -10,25 +10,39 @@ use serde::{Deserialize, Serialize};
 use crate::batch::row::Row;
 use crate::error::{ErrorCode, JobError};
 use crate::protocol::request::{InferInput, InferenceRequest};
-use crate::protocol::tensor::Datatype;
+use crate::protocol::tensor::{Datatype, TensorData};
 use crate::protocol::tensor_spec::TensorSpec;
 
+mod bytes;
+mod image;
+mod resample;
 mod tensor;
 mod text;
 mod tokenizer;
 
+pub use bytes::BytesSpec;
+pub use image::{Channels, ImageSpec, Layout, Resize};
+pub use resample::Filter;
 pub use text::{TextPreprocessor, TextSpec};
 pub use tokenizer::TokenizerError;
 
 /// The input that a model of texts takes.
 const TEXT_INPUT: &str = "text";
+/// The input that a model of images takes.
+const IMAGE_INPUT: &str = "image";
+/// The input that a model of files takes.
+const FILE_INPUT: &str = "file";
 
 /// `[preprocess]` of `model.toml`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "lowercase", deny_unknown_fields)]
 pub enum PreprocessSpec {
     /// A text, tokenized.
     Text(TextSpec),
+    /// An image, decoded.
+    Image(ImageSpec),
+    /// A file's first and last bytes.
+    Bytes(BytesSpec),
     /// Ready tensors under the graph's own names.
     Tensor {},
 }
@@ -37,11 +51,20 @@ impl PreprocessSpec {
     /// The inputs that a request must hold, by their names there: for a text `text`, else those of the graph.
     #[must_use]
     pub fn request_inputs(&self, graph_inputs: &[TensorSpec]) -> Vec<TensorSpec> {
+        match self.bytes_input() {
+            Some(name) => vec![TensorSpec { name: name.to_owned(), datatype: Datatype::Bytes, shape: vec![-1] }],
+            None => graph_inputs.to_vec(),
+        }
+    }
+
+    /// The name of the one input of BYTES that a request holds; nothing where it holds the graph's own.
+    #[must_use]
+    pub const fn bytes_input(&self) -> Option<&'static str> {
         match self {
-            Self::Text(_) => {
-                vec![TensorSpec { name: TEXT_INPUT.to_owned(), datatype: Datatype::Bytes, shape: vec![-1] }]
-            }
-            Self::Tensor {} => graph_inputs.to_vec(),
+            Self::Text(_) => Some(TEXT_INPUT),
+            Self::Image(_) => Some(IMAGE_INPUT),
+            Self::Bytes(_) => Some(FILE_INPUT),
+            Self::Tensor {} => None,
         }
     }
 
@@ -50,7 +73,7 @@ impl PreprocessSpec {
     pub const fn padding(&self) -> i64 {
         match self {
             Self::Text(text) => text.pad_id,
-            Self::Tensor {} => 0,
+            Self::Image(_) | Self::Bytes(_) | Self::Tensor {} => 0,
         }
     }
 
@@ -59,7 +82,7 @@ impl PreprocessSpec {
     pub const fn longest_row(&self) -> usize {
         match self {
             Self::Text(text) => text.max_tokens,
-            Self::Tensor {} => usize::MAX,
+            Self::Image(_) | Self::Bytes(_) | Self::Tensor {} => usize::MAX,
         }
     }
 }
@@ -69,6 +92,10 @@ impl PreprocessSpec {
 pub enum Preprocessor {
     /// Tokenizes.
     Text(Box<TextPreprocessor>),
+    /// Decodes images.
+    Image(Box<ImageSpec>),
+    /// Cuts files, into numbers of this type.
+    Bytes(BytesSpec, Datatype),
     /// Checks.
     Tensor(Vec<TensorSpec>),
 }
@@ -80,7 +107,12 @@ impl Preprocessor {
     /// When the tokenizer cannot be read.
     pub fn load(spec: &PreprocessSpec, inputs: &[TensorSpec], folder: &Path) -> Result<Self, TokenizerError> {
         Ok(match spec {
-            PreprocessSpec::Text(text) => Self::Text(Box::new(TextPreprocessor::load(text, folder)?)),
+            PreprocessSpec::Text(text) => Self::Text(Box::new(TextPreprocessor::load(text, inputs, folder)?)),
+            PreprocessSpec::Image(image) => Self::Image(Box::new(image.clone())),
+            PreprocessSpec::Bytes(bytes) => {
+                let datatype = inputs.first().map_or(Datatype::Int32, |input| input.datatype);
+                Self::Bytes(bytes.clone(), datatype)
+            }
             PreprocessSpec::Tensor {} => Self::Tensor(inputs.to_vec()),
         })
     }
@@ -92,12 +124,34 @@ impl Preprocessor {
     pub fn prepare(&self, request: InferenceRequest) -> Result<Vec<Row>, JobError> {
         match self {
             Self::Text(text) => text.prepare(only_input(request.inputs, TEXT_INPUT)?),
+            Self::Image(image) => image.prepare(only_input(request.inputs, IMAGE_INPUT)?),
+            Self::Bytes(bytes, datatype) => bytes.prepare(only_input(request.inputs, FILE_INPUT)?, *datatype),
             Self::Tensor(specs) => tensor::prepare(specs, request.inputs),
         }
     }
 }
 
-/// The one input that a model of texts takes.
+/// The elements of an input of BYTES, one a row, of at most `most` bytes each; `key` is the bound's in model.toml.
+fn byte_rows(input: InferInput, most: usize, key: &str) -> Result<Vec<Vec<u8>>, JobError> {
+    let name = input.name;
+    let (shape, elements) = input.tensor.into_parts();
+    let TensorData::Bytes(rows) = elements else {
+        return Err(invalid(format!("input `{name}` is {}, BYTES was expected", elements.datatype())));
+    };
+    if !matches!(shape.as_slice(), [_] | [_, 1]) {
+        return Err(invalid(format!("input `{name}` has shape {shape:?}, [N] or [N, 1] was expected")));
+    }
+    match rows.iter().enumerate().find(|(_, bytes)| bytes.len() > most) {
+        Some((row, bytes)) => {
+            let bytes = bytes.len();
+            let message = format!("row {row} of input `{name}` has {bytes} bytes, at most {most} are taken ({key})");
+            Err(JobError::new(ErrorCode::InputTooLarge, message))
+        }
+        None => Ok(rows),
+    }
+}
+
+/// The one input that a model of texts, images or files takes.
 fn only_input(inputs: Vec<InferInput>, expected: &str) -> Result<InferInput, JobError> {
     let names: Vec<String> = inputs.iter().map(|input| input.name.clone()).collect();
     match <[InferInput; 1]>::try_from(inputs) {

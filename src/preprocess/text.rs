@@ -12,6 +12,7 @@ use crate::batch::row::Row;
 use crate::error::{ErrorCode, JobError};
 use crate::protocol::request::InferInput;
 use crate::protocol::tensor::{Tensor, TensorData};
+use crate::protocol::tensor_spec::TensorSpec;
 
 /// `[preprocess]` of a model of texts.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -19,6 +20,12 @@ use crate::protocol::tensor::{Tensor, TensorData};
 pub struct TextSpec {
     /// The graph's input that the ids go to: INT64 `[N, T]`.
     pub input: String,
+    /// The graph's input for which tokens are there, where it has one: 1 for each, 0 for filling.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub attention_mask: Option<String>,
+    /// The graph's input for which of two texts a token is of, where it has one: always 0.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub token_type_ids: Option<String>,
     /// The tokenizer's file, beside `model.toml`.
     pub tokenizer: String,
     /// Tokens after which a text is cut.
@@ -34,13 +41,39 @@ pub struct TextSpec {
 pub struct TextPreprocessor {
     tokenizer: TextTokenizer,
     spec: TextSpec,
+    /// What each of the graph's inputs is filled with, in its order.
+    columns: Vec<Column>,
+}
+
+/// What an input of the graph is filled with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Column {
+    Ids,
+    Mask,
+    Types,
+}
+
+impl TextSpec {
+    /// The inputs that the graph must have, by name.
+    pub(crate) fn graph_inputs(&self) -> impl Iterator<Item = &String> {
+        std::iter::once(&self.input).chain(&self.attention_mask).chain(&self.token_type_ids)
+    }
+
+    fn column(&self, name: &String) -> Column {
+        match name {
+            mask if self.attention_mask.as_ref() == Some(mask) => Column::Mask,
+            types if self.token_type_ids.as_ref() == Some(types) => Column::Types,
+            _ => Column::Ids,
+        }
+    }
 }
 
 impl TextPreprocessor {
     /// Reads the tokenizer that `spec` names from `folder`.
-    pub(super) fn load(spec: &TextSpec, folder: &Path) -> Result<Self, TokenizerError> {
+    pub(super) fn load(spec: &TextSpec, inputs: &[TensorSpec], folder: &Path) -> Result<Self, TokenizerError> {
         let tokenizer = TextTokenizer::load(&folder.join(&spec.tokenizer), spec.max_tokens)?;
-        Ok(Self { tokenizer, spec: spec.clone() })
+        let columns = inputs.iter().map(|input| spec.column(&input.name)).collect();
+        Ok(Self { tokenizer, spec: spec.clone(), columns })
     }
 
     /// One row for each text of `input`.
@@ -75,25 +108,36 @@ impl TextPreprocessor {
             return Err(invalid(format!("row {row} of input `text` has no word in its {} bytes", text.len())));
         }
         let length = ids.len();
-        let tensor = Tensor::new(vec![length], TensorData::Int64(ids)).expect("the one axis is the number of ids");
-        Ok(Row { inputs: vec![tensor], length, may_be_padded: true })
+        let filled = |column: &Column| {
+            let elements = match column {
+                Column::Ids => ids.clone(),
+                Column::Mask => vec![1; length],
+                Column::Types => vec![0; length],
+            };
+            Tensor::new(vec![length], TensorData::Int64(elements)).expect("the one axis is the number of ids")
+        };
+        Ok(Row { inputs: self.columns.iter().map(filled).collect(), length, may_be_padded: true })
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::protocol::tensor::Datatype;
 
     fn topic() -> TextPreprocessor {
         let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/models/topic/1");
         let spec = TextSpec {
             input: "input_ids".into(),
+            attention_mask: None,
+            token_type_ids: None,
             tokenizer: "tokenizer.json".into(),
             max_tokens: 128,
             max_text_bytes: 1_000,
             pad_id: 0,
         };
-        TextPreprocessor::load(&spec, Path::new(folder)).unwrap()
+        let ids = TensorSpec { name: "input_ids".into(), datatype: Datatype::Int64, shape: vec![-1, -1] };
+        TextPreprocessor::load(&spec, &[ids], Path::new(folder)).unwrap()
     }
 
     fn input(texts: &[&[u8]]) -> InferInput {

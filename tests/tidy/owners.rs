@@ -10,6 +10,7 @@ const OWNERS: &[(&str, &[&str])] = &[
     ("aes_gcm", &["src/envelope/jwe"]),
     ("aes_kw", &["src/envelope/jwe"]),
     ("tokenizers", &["src/preprocess"]),
+    ("image", &["src/preprocess"]),
     ("config", &["src/settings"]),
     ("axum", &["src/telemetry"]),
     ("prometheus_client", &["src/telemetry"]),

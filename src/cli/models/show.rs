@@ -147,6 +147,17 @@ fn taken(shown: &Shown<'_>) -> String {
             let (bytes, tokens) = (text.max_text_bytes, text.max_tokens);
             format!("{inputs}: at most {bytes} bytes each, of which the first {tokens} tokens count")
         }
+        PreprocessSpec::Image(image) => {
+            let (bytes, pixels) = (image.max_image_bytes, image.max_pixels);
+            let (width, height) = (image.width, image.height);
+            format!(
+                "{inputs}: PNG or JPEG, at most {bytes} bytes and {pixels} pixels each, resized to {width} x {height}"
+            )
+        }
+        PreprocessSpec::Bytes(bytes) => {
+            let (most, first, last) = (bytes.max_file_bytes, bytes.first, bytes.last);
+            format!("{inputs}: at most {most} bytes each, of which the first {first} and the last {last} count")
+        }
         PreprocessSpec::Tensor {} => inputs,
     }
 }
@@ -155,6 +166,9 @@ fn answered(spec: &ModelSpec) -> String {
     match &spec.postprocess {
         PostprocessSpec::Classification(_) => {
             "a label and its probability for each row; all or the top k of them".to_owned()
+        }
+        PostprocessSpec::Multilabel(labels) => {
+            format!("for each row the labels of at least {} probability; all or the top k of them", labels.threshold)
         }
         PostprocessSpec::Raw {} => "the graph's outputs".to_owned(),
     }
