@@ -49,6 +49,9 @@ impl Ingredients<'_> {
         let named = ModelRef { name: model.name.clone(), version: None };
         let job = match model.preprocess {
             PreprocessSpec::Text(_) => Job::texts(named, &[self.text(random, length)]),
+            PreprocessSpec::Image(_) | PreprocessSpec::Bytes(_) => {
+                return Err(unmakeable(model, "it takes images or files, and there are none at hand"));
+            }
             PreprocessSpec::Tensor {} => {
                 let length = length.unwrap_or(OPEN_AXIS);
                 let inputs = model.inputs.iter().map(|spec| input(spec, length)).collect::<Result<_, _>>();
