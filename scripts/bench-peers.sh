@@ -17,6 +17,8 @@ generator, and prints one table in Markdown; the same figures go to target/bench
   BENCH_WORKERS   some of inferq,celery,aio_pika,mosec (all)
   BENCH_QUEUES    type of the job queues of Celery and aio-pika: quorum, as inferq's are, or classic (quorum)
   BENCH_TEXTS     full: every text is as long as the model reads; mixed: as the posts are (full)
+  BENCH_INFERQ_PROCESSES
+                  processes of inferq, which share two executors: 2, as `inferq demo` starts them, or 1 (2)
   BENCH_SEED      seed of the arrivals (1)
 
 docs/benchmarks.md says how it is measured.

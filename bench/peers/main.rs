@@ -118,7 +118,7 @@ impl Stand {
         let mut running = Running::start(worker, plan, keys, logs)?;
         let road = match worker {
             Worker::Inferq => {
-                wait_for_consumers(&mut running, plan, "inferq.jobs.topic", PROCESSES).await?;
+                wait_for_consumers(&mut running, plan, "inferq.jobs.topic", plan.inferq_processes).await?;
                 Road::to_inferq(ProducerKeys::load(keys, TENANT)?).await?
             }
             Worker::Celery => {

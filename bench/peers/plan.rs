@@ -84,6 +84,8 @@ pub(crate) struct Plan {
     pub(crate) rounds: usize,
     pub(crate) block: Duration,
     pub(crate) queue_type: QueueType,
+    /// Processes of inferq, which share `PROCESSES` executors.
+    pub(crate) inferq_processes: usize,
     pub(crate) seed: u64,
     pub(crate) posts: Vec<Post>,
     pub(crate) json: PathBuf,
@@ -116,6 +118,10 @@ impl Plan {
                 Err(_) | Ok("" | "quorum") => QueueType::Quorum,
                 Ok("classic") => QueueType::Classic,
                 Ok(other) => return Err(format!("BENCH_QUEUES is `{other}`, expected quorum or classic").into()),
+            },
+            inferq_processes: match number("BENCH_INFERQ_PROCESSES", PROCESSES)? {
+                processes if PROCESSES.is_multiple_of(processes) => processes,
+                other => return Err(format!("BENCH_INFERQ_PROCESSES is {other}, expected 1 or {PROCESSES}").into()),
             },
             seed: number("BENCH_SEED", 1)? as u64,
             posts,
