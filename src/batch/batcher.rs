@@ -11,12 +11,14 @@ use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::Instant;
 
-use super::policy::{Bounds, Decision, decide};
+use super::cost::CostModel;
+use super::policy::{Bounds, Decision, Dispatch, Moment, Policy};
 use super::pool::{Answer, JobClass, Pool, Waiting};
 use super::row::{Batch, BatchOutput, Inferred, Row};
 use crate::backend::{Backend, BackendError};
 use crate::error::{ErrorCode, JobError};
 use crate::settings::{BatchingPolicy, Objectives};
+use crate::telemetry::labels::DispatchReason;
 
 /// How a batcher is built.
 #[derive(Debug, Clone, Copy)]
@@ -53,10 +55,18 @@ pub struct BatchReport {
     pub size: usize,
     /// Length that every row was padded to.
     pub padded_length: usize,
+    /// Rows and length of the plan that ran: the batch was filled up to it.
+    pub planned_shape: (usize, usize),
     /// Sum of the rows' own lengths.
     pub real_length: usize,
     /// How long it ran.
     pub ran: Duration,
+    /// Why it was as large as it was.
+    pub reason: DispatchReason,
+    /// How long it was expected to run; zero while that is unknown, or where something had to be compiled first.
+    pub expected: Duration,
+    /// How long its rows would have run one by one, as expected.
+    pub expected_apart: Duration,
 }
 
 /// What the driver tells whoever measures.
@@ -87,16 +97,17 @@ pub struct Batcher {
 }
 
 impl Batcher {
-    /// A batcher over `backend`; its driver runs until the batcher is dropped.
+    /// A batcher over `backend`, which knows `costs` to begin with; its driver runs until the batcher is dropped.
     #[must_use]
-    pub fn new(backend: Arc<dyn Backend>, settings: BatcherSettings, observer: Observer) -> Self {
+    pub fn new(backend: Arc<dyn Backend>, settings: BatcherSettings, costs: CostModel, observer: Observer) -> Self {
         let max_waiting_rows = settings.max_waiting_rows.clamp(1, Semaphore::MAX_PERMITS);
         // What waits, waits in the pool, where the policy can see it. Every message holds a slot at least, so that
         // the channel never fills.
         let (rows, incoming) = mpsc::channel(max_waiting_rows);
         let driver = Driver {
             backend,
-            settings,
+            executors: settings.executors,
+            policy: Policy::new(settings.policy, settings.bounds, settings.executors, costs),
             observer,
             incoming,
             pool: Pool::default(),
@@ -178,11 +189,13 @@ struct Finished {
     result: Result<BatchOutput, BackendError>,
     report: BatchReport,
     began: Instant,
+    was_warm: bool,
 }
 
 struct Driver {
     backend: Arc<dyn Backend>,
-    settings: BatcherSettings,
+    executors: usize,
+    policy: Policy,
     observer: Observer,
     incoming: mpsc::Receiver<Vec<Waiting>>,
     pool: Pool,
@@ -228,13 +241,13 @@ impl Driver {
     fn dispatch(&mut self) {
         let now = Instant::now();
         let any_late = self.pool.next_look().is_some_and(|look| look <= now);
-        if any_late || self.running.len() < self.settings.executors {
+        if any_late || self.running.len() < self.executors {
             self.pool.take_hopeless(now).into_iter().for_each(refuse);
         }
         self.ask_again = None;
-        while let Some(idle @ 1..) = self.settings.executors.checked_sub(self.running.len()) {
-            let Some(rows) = self.next_half(now).or_else(|| self.next_rows(idle, now)) else { return };
-            self.run(rows);
+        while let Some(idle @ 1..) = self.executors.checked_sub(self.running.len()) {
+            let Some((rows, dispatch)) = self.next_half(now).or_else(|| self.next_rows(idle, now)) else { return };
+            self.run(rows, &dispatch);
         }
     }
 
@@ -247,20 +260,26 @@ impl Driver {
         }
     }
 
-    fn next_half(&mut self, now: Instant) -> Option<Vec<Waiting>> {
+    fn next_half(&mut self, now: Instant) -> Option<(Vec<Waiting>, Dispatch)> {
         while let Some(half) = self.halves.pop_front() {
             let (hopeless, rows): (Vec<_>, Vec<_>) = half.into_iter().partition(|waiting| waiting.is_hopeless(now));
             hopeless.into_iter().for_each(refuse);
             if !rows.is_empty() {
-                return Some(rows);
+                let (reason, unknown) = (DispatchReason::Bisected, Duration::ZERO);
+                let dispatch = Dispatch { positions: Vec::new(), reason, expected: unknown, expected_apart: unknown };
+                return Some((rows, dispatch));
             }
         }
         None
     }
 
-    fn next_rows(&mut self, idle: usize, now: Instant) -> Option<Vec<Waiting>> {
-        match decide(self.settings.policy, &self.pool, idle, self.settings.bounds, now) {
-            Decision::Run(positions) => Some(self.pool.take(&positions)).filter(|rows| !rows.is_empty()),
+    fn next_rows(&mut self, idle: usize, now: Instant) -> Option<(Vec<Waiting>, Dispatch)> {
+        let plan = |rows, length| self.backend.planned_shape(rows, length);
+        match self.policy.decide(Moment { pool: &self.pool, idle, plan: &plan, now }) {
+            Decision::Run(dispatch) => {
+                let rows = self.pool.take(&dispatch.positions);
+                (!rows.is_empty()).then_some((rows, dispatch))
+            }
             Decision::WaitUntil(moment) => {
                 self.ask_again = Some(moment);
                 None
@@ -269,25 +288,36 @@ impl Driver {
         }
     }
 
-    fn run(&mut self, mut rows: Vec<Waiting>) {
+    fn run(&mut self, mut rows: Vec<Waiting>, dispatch: &Dispatch) {
+        let Dispatch { reason, expected, expected_apart, .. } = *dispatch;
         rows.iter_mut().for_each(|waiting| drop(waiting.slot.take()));
         let backend = Arc::clone(&self.backend);
         let began = Instant::now();
         self.running.spawn_blocking(move || {
             let batch = Batch { rows: rows.iter().map(|waiting| waiting.row.clone()).collect() };
+            let (size, length) = (batch.rows.len(), batch.padded_length());
+            let was_warm = backend.is_warm(size, length);
+            let planned_shape = backend.planned_shape(size, length);
             let result = run_caught(&*backend, &batch);
             let report = BatchReport {
-                size: batch.rows.len(),
-                padded_length: batch.padded_length(),
+                size,
+                padded_length: length,
+                planned_shape,
                 real_length: batch.rows.iter().map(|row| row.length).sum(),
                 ran: began.elapsed(),
+                reason,
+                expected: if was_warm { expected } else { Duration::ZERO },
+                expected_apart,
             };
-            Finished { rows, result, report, began }
+            Finished { rows, result, report, began, was_warm }
         });
     }
 
     fn finish(&mut self, finished: Finished) {
-        let Finished { mut rows, result, report, began } = finished;
+        let Finished { mut rows, result, report, began, was_warm } = finished;
+        if was_warm && result.is_ok() {
+            self.policy.ran(report.planned_shape, report.ran);
+        }
         (self.observer)(Observed::Ran(report));
         match result {
             Ok(output) => {

@@ -35,7 +35,7 @@ fn mark(inferred: &Inferred) -> i64 {
 }
 
 fn batcher(backend: &Arc<ScriptedBackend>, settings: BatcherSettings) -> Batcher {
-    Batcher::new(Arc::clone(backend) as Arc<dyn Backend>, settings, Arc::new(|_| {}))
+    Batcher::new(Arc::clone(backend) as Arc<dyn Backend>, settings, CostModel::default(), Arc::new(|_| {}))
 }
 
 async fn submit_each(batcher: &Batcher, marks: impl Iterator<Item = i64>) -> Vec<(i64, Answer)> {
@@ -162,7 +162,8 @@ async fn the_observer_hears_of_every_batch_and_of_the_rows_that_wait() {
     let heard: Arc<Mutex<Vec<Observed>>> = Arc::default();
     let observer = Arc::clone(&heard);
     let observer: Observer = Arc::new(move |observed| observer.lock().unwrap().push(observed));
-    let batcher = Batcher::new(Arc::clone(&backend) as Arc<dyn Backend>, settings(1, 4), observer);
+    let batcher =
+        Batcher::new(Arc::clone(&backend) as Arc<dyn Backend>, settings(1, 4), CostModel::default(), observer);
     let watch = async {
         begun(&backend, 1).await;
         settle().await;
@@ -191,7 +192,8 @@ async fn a_failed_batch_waits_in_halves() {
             *seen = (seen.0.max(now), now);
         }
     });
-    let batcher = Batcher::new(Arc::clone(&backend) as Arc<dyn Backend>, settings(1, 8), observer);
+    let batcher =
+        Batcher::new(Arc::clone(&backend) as Arc<dyn Backend>, settings(1, 8), CostModel::default(), observer);
     submit_each(&batcher, 0..8).await;
     settle().await;
     assert_eq!(*most.lock().unwrap(), (4, 0), "one half runs, the other waits; in the end none does");

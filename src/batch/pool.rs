@@ -87,6 +87,12 @@ impl Pool {
         self.rows.is_empty()
     }
 
+    /// How many rows have come so far.
+    #[must_use]
+    pub const fn arrivals(&self) -> u64 {
+        self.arrivals
+    }
+
     /// When to look for late rows next; `None` while there are none to look at.
     #[must_use]
     pub fn next_look(&self) -> Option<Instant> {

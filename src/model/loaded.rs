@@ -12,6 +12,7 @@ use super::{ModelError, ModelSpec, golden};
 use crate::backend::Backend;
 use crate::backend::tract::{GraphSpec, Padding, TractBackend};
 use crate::batch::batcher::{Batcher, BatcherSettings, Observer, SubmitOptions};
+use crate::batch::cost::CostModel;
 use crate::batch::policy::Bounds;
 use crate::batch::row::{Batch, Inferred, Row};
 use crate::error::{ErrorCode, JobError};
@@ -101,7 +102,7 @@ impl LoadedModel {
             Some(substitute) => substitute(backend),
             None => backend,
         };
-        let batcher = Batcher::new(backend, settings, (options.observe)(&spec.name));
+        let batcher = Batcher::new(backend, settings, CostModel::default(), (options.observe)(&spec.name));
         Self { spec, preprocessor: Arc::new(preprocessor), batcher, postprocessor }
     }
 

@@ -42,6 +42,60 @@ impl Stage {
     }
 }
 
+/// Why a batch was as large as it was when it was run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum DispatchReason {
+    /// Every row that could share it was in it.
+    Drained,
+    /// It had as many rows or tokens as may be.
+    Full,
+    /// Other idle executors were left their share.
+    Shared,
+    /// One more row would have cost more than it saves.
+    Costly,
+    /// With one more row, one of them would have come late.
+    Due,
+    /// A redelivered row has a batch to itself.
+    Alone,
+    /// To see what a batch of that size costs.
+    Trial,
+    /// A policy that learns nothing had it so.
+    Fixed,
+    /// Part of a batch that failed.
+    Bisected,
+}
+
+impl DispatchReason {
+    /// Every one of them.
+    pub const ALL: [Self; 9] = [
+        Self::Drained,
+        Self::Full,
+        Self::Shared,
+        Self::Costly,
+        Self::Due,
+        Self::Alone,
+        Self::Trial,
+        Self::Fixed,
+        Self::Bisected,
+    ];
+
+    /// Its word in metrics and logs.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Drained => "drained",
+            Self::Full => "full",
+            Self::Shared => "shared",
+            Self::Costly => "costly",
+            Self::Due => "due",
+            Self::Alone => "alone",
+            Self::Trial => "trial",
+            Self::Fixed => "fixed",
+            Self::Bisected => "bisected",
+        }
+    }
+}
+
 /// Why a job went back into its queue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum RequeueReason {

@@ -80,7 +80,7 @@ fn count(counters: &ModelMetrics, report: BatchReport) {
     counters.batch(&BatchRun {
         rows: report.size,
         real_tokens: report.real_length,
-        padded_tokens: (report.padded_length * report.size).saturating_sub(report.real_length),
+        padded_tokens: (report.planned_shape.0 * report.planned_shape.1).saturating_sub(report.real_length),
         elapsed: report.ran,
     });
 }

@@ -6,17 +6,17 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::{Bounds, Decision, may_share};
+use super::{Bounds, may_share};
 use crate::batch::pool::Pool;
 
 /// Every row by itself, the oldest first.
-pub(super) fn single(pool: &Pool) -> Decision {
+pub(super) fn single(pool: &Pool) -> Vec<usize> {
     let oldest = pool.iter().enumerate().min_by_key(|(_, (number, _))| *number);
-    oldest.map_or(Decision::Rest, |(position, _)| Decision::Run(vec![position]))
+    oldest.map(|(position, _)| position).into_iter().collect()
 }
 
 /// The oldest rows, as many as fit.
-pub(super) fn fifo(pool: &Pool, bounds: Bounds) -> Decision {
+pub(super) fn fifo(pool: &Pool, bounds: Bounds) -> Vec<usize> {
     let mut batch = Vec::new();
     let mut longest = 0;
     let mut oldest = None;
@@ -32,16 +32,20 @@ pub(super) fn fifo(pool: &Pool, bounds: Bounds) -> Decision {
         }
         batch.push(position);
     }
-    if batch.is_empty() { Decision::Rest } else { Decision::Run(batch) }
+    batch
 }
 
-/// The oldest rows, once there are `rows` of them or the oldest has waited for `wait`.
-pub(super) fn delay(pool: &Pool, bounds: Bounds, wait: Duration, rows: usize, now: Instant) -> Decision {
-    let Some(oldest) = pool.iter().map(|(_, row)| row.arrived).min() else { return Decision::Rest };
-    let ready = oldest + wait;
+/// The oldest rows, once there are so many or the oldest has waited for so long; before that the moment when it will have.
+pub(super) fn delay(
+    pool: &Pool,
+    bounds: Bounds,
+    (wait, rows): (Duration, usize),
+    now: Instant,
+) -> Result<Vec<usize>, Instant> {
     let size = rows.min(bounds.max_batch_size);
-    if pool.len() < size && now < ready {
-        return Decision::WaitUntil(ready);
+    let ready = pool.iter().map(|(_, row)| row.arrived).min().map(|oldest| oldest + wait);
+    match ready {
+        Some(ready) if pool.len() < size && now < ready => Err(ready),
+        Some(_) | None => Ok(fifo(pool, Bounds { max_batch_size: size, ..bounds })),
     }
-    fifo(pool, Bounds { max_batch_size: size, ..bounds })
 }

@@ -1,35 +1,173 @@
-//! The adaptive policy: whatever waits at the moment an executor is free is run, oldest first, with its nearest neighbours
-//! in length, since a batch costs what its longest row costs. Nothing ever waits for company.
+//! One batch as it grows: a row joins where that saves work, breaks no neighbour's due time and keeps the bounds.
 
-use super::{Bounds, Decision, may_share};
-use crate::batch::pool::Pool;
+use tokio::time::Instant;
 
-/// What one of `idle` executors is to run.
-pub(super) fn adaptive(pool: &Pool, idle: usize, bounds: Bounds) -> Decision {
-    let Some((first, (_, oldest))) = pool.iter().enumerate().min_by_key(|(_, (number, _))| *number) else {
-        return Decision::Rest;
-    };
-    // The other idle executors get their share.
-    let size = pool.len().div_ceil(idle.max(1)).min(bounds.max_batch_size);
-    let mut neighbours: Vec<(usize, u64, usize, usize)> = pool
-        .iter()
-        .enumerate()
-        .filter(|(position, (_, row))| *position != first && may_share(oldest, row, bounds.scope))
-        .map(|(position, (number, row))| (row.row.length.abs_diff(oldest.row.length), number, position, row.row.length))
-        .collect();
-    neighbours.sort_unstable();
-    let mut batch = vec![first];
-    let mut longest = oldest.row.length;
-    for (_, _, position, length) in neighbours {
-        if batch.len() >= size {
-            break;
-        }
-        let padded = longest.max(length);
-        // A shorter one may still fit where this one does not.
-        if padded.saturating_mul(batch.len() + 1) <= bounds.max_batch_tokens {
-            longest = padded;
-            batch.push(position);
-        }
+use super::adaptive::Candidate;
+use super::{Bounds, Costs, Given};
+use crate::telemetry::labels::DispatchReason;
+
+/// Share of its own cost that a row must save by joining.
+const LEAST_SAVING: f64 = 0.02;
+
+/// A batch that grows.
+pub(super) struct Merge<'a> {
+    pub(super) rows: Vec<Candidate<'a>>,
+    pub(super) costs: Costs<'a>,
+    pub(super) bounds: Bounds,
+    now: Instant,
+    state: State,
+    reason: DispatchReason,
+}
+
+/// A batch that is to be run.
+pub(super) struct Merged<'a> {
+    pub(super) rows: Vec<Candidate<'a>>,
+    pub(super) expected: f64,
+    pub(super) reason: DispatchReason,
+}
+
+/// What is known of the rows so far.
+#[derive(Clone, Copy)]
+struct State {
+    longest: usize,
+    /// What the batch costs.
+    expected: f64,
+    /// What its rows cost one by one.
+    apart: f64,
+    /// The earliest moment by which one of its rows is due.
+    due: Option<Instant>,
+}
+
+impl<'a> Merge<'a> {
+    pub(super) fn new(first: Candidate<'a>, given: Given<'a>) -> Self {
+        let Given { costs, bounds, moment } = given;
+        let state = State { longest: first.length, expected: first.apart, apart: first.apart, due: first.due };
+        Self { rows: vec![first], costs, bounds, now: moment.now, state, reason: DispatchReason::Drained }
     }
-    Decision::Run(batch)
+
+    /// What the batch costs so far, in seconds.
+    pub(super) fn expected(&self) -> f64 {
+        self.state.expected
+    }
+
+    /// Why the batch grew no further.
+    pub(super) fn reason(&self) -> DispatchReason {
+        self.reason
+    }
+
+    /// Lets those of `neighbours` join that save work, until there are `share` rows.
+    ///
+    /// A plan may have room for more rows than it is run for: then a row that does not pay by itself may do so together with
+    /// those after it. `self.state` is where the batch last paid; rows beyond it are on trial.
+    pub(super) fn fill(&mut self, neighbours: &[Candidate<'a>], share: usize) {
+        let size = share.min(self.bounds.max_batch_size).max(1);
+        let mut settled = self.rows.len();
+        let mut trial = self.state;
+        let mut reason = DispatchReason::Drained;
+        for (place, candidate) in neighbours.iter().enumerate() {
+            if self.rows.len() >= size {
+                let is_full = size == self.bounds.max_batch_size;
+                reason = if is_full { DispatchReason::Full } else { DispatchReason::Shared };
+                break;
+            }
+            let joined = match self.joined(trial, candidate) {
+                Ok(joined) => joined,
+                Err(why) => {
+                    reason = why;
+                    continue;
+                }
+            };
+            self.rows.push(*candidate);
+            trial = joined;
+            if self.pays(trial, self.rows.len() - settled, settled, neighbours.len() - place) {
+                self.state = trial;
+                settled = self.rows.len();
+            } else {
+                reason = DispatchReason::Costly;
+                let room = (self.costs.plan)(settled + 1, trial.longest).0;
+                if self.rows.len() >= room {
+                    self.rows.truncate(settled);
+                    trial = self.state;
+                }
+            }
+        }
+        self.rows.truncate(settled);
+        self.reason = reason;
+    }
+
+    /// The batch with `candidate` in it, or why it may not be.
+    fn joined(&self, before: State, candidate: &Candidate<'a>) -> Result<State, DispatchReason> {
+        let size = self.rows.len() + 1;
+        let longest = before.longest.max(candidate.length);
+        if longest.saturating_mul(size) > self.bounds.max_batch_tokens {
+            return Err(DispatchReason::Full);
+        }
+        let due = before.due.into_iter().chain(candidate.due).min();
+        if due.is_some_and(|due| self.now + self.costs.at_worst(size, longest) > due) {
+            return Err(DispatchReason::Due);
+        }
+        let expected = self.costs.seconds(size, longest);
+        Ok(State { longest, expected, apart: before.apart + candidate.apart, due })
+    }
+
+    /// Whether it costs less to run the last `added` rows with the `settled` ones than elsewhere.
+    fn pays(&self, trial: State, added: usize, settled: usize, left: usize) -> bool {
+        if !self.costs.model.is_known() {
+            return true;
+        }
+        let elsewhere = trial.apart - self.state.apart;
+        // With as many rows left as this batch has, they can be in one that is as good as this one.
+        let as_good = self.state.expected / self.state.apart;
+        let (price, least) =
+            if settled > 1 && left > settled + added && as_good < 1.0 { (as_good, 0.0) } else { (1.0, LEAST_SAVING) };
+        self.state.expected + elsewhere * price - trial.expected > least * elsewhere
+    }
+
+    /// The batch with only its first `size` rows, for `reason`.
+    pub(super) fn cut(&mut self, size: usize, reason: DispatchReason) {
+        self.rows.truncate(size);
+        self.retell(reason);
+    }
+
+    /// The batch with rows of `neighbours` up to `size`, whatever that costs, as long as the bounds hold and nobody is late by
+    /// it; whether there were as many.
+    pub(super) fn stretch(&mut self, neighbours: &[Candidate<'a>], size: usize, reason: DispatchReason) -> bool {
+        let before = (self.rows.clone(), self.state, self.reason);
+        self.rows.truncate(1);
+        for candidate in neighbours {
+            if self.rows.len() >= size {
+                break;
+            }
+            let longest = self.rows.iter().map(|row| row.length).max().unwrap_or(0);
+            let state = State { longest, ..self.state };
+            if self.joined(state, candidate).is_ok() {
+                self.rows.push(*candidate);
+            }
+        }
+        let enough = self.rows.len() == size;
+        if enough {
+            self.retell(reason);
+        } else {
+            (self.rows, self.state, self.reason) = before;
+        }
+        enough
+    }
+
+    fn retell(&mut self, reason: DispatchReason) {
+        self.reason = reason;
+        self.state.longest = self.rows.iter().map(|row| row.length).max().unwrap_or(0);
+        self.state.apart = self.rows.iter().map(|row| row.apart).sum();
+        self.state.expected = self.costs.seconds(self.rows.len(), self.state.longest);
+    }
+
+    /// The batch as it is, for `reason`.
+    pub(super) fn done(self, reason: DispatchReason) -> Merged<'a> {
+        Merged { rows: self.rows, expected: self.state.expected, reason }
+    }
+
+    /// The batch as it is.
+    pub(super) fn finish(self) -> Merged<'a> {
+        let reason = self.reason;
+        self.done(reason)
+    }
 }

@@ -1,14 +1,25 @@
 //! Which waiting rows to run now. Pure: no clock, no I/O; the batcher asks whenever an executor is free.
 //!
-//! `merge` is the adaptive policy, `fixed` holds the yardsticks that it is measured against.
+//! The adaptive policy takes whose `turns` it is, drops under `overload` what cannot be kept, merges what saves work
+//! (`merge`) and now and then tries a size of which it knows little (`explore`). `fixed` holds the policies that learn
+//! nothing: yardsticks.
+
+use std::time::Duration;
 
 use tokio::time::Instant;
 
+use self::adaptive::Adaptive;
+use super::cost::CostModel;
 use super::pool::{Pool, Waiting};
 use crate::settings::BatchingPolicy;
+use crate::telemetry::labels::DispatchReason;
 
+mod adaptive;
+mod explore;
 mod fixed;
 mod merge;
+mod overload;
+mod turns;
 
 /// Who may share a batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -31,29 +42,129 @@ pub struct Bounds {
     pub scope: BatchScope,
 }
 
+/// The rows and the length that a batch of some rows and some length is filled up to.
+pub type Plan<'a> = &'a dyn Fn(usize, usize) -> (usize, usize);
+
+/// What is the case at the moment of a decision.
+#[derive(Clone, Copy)]
+pub struct Moment<'a> {
+    /// What waits.
+    pub pool: &'a Pool,
+    /// How many executors have nothing to do, at least 1.
+    pub idle: usize,
+    /// What batches are filled up to.
+    pub plan: Plan<'a>,
+    /// When it is.
+    pub now: Instant,
+}
+
+/// A batch to run.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Dispatch {
+    /// Where in the pool its rows are.
+    pub positions: Vec<usize>,
+    /// Why it is as large as it is.
+    pub reason: DispatchReason,
+    /// How long it is expected to run; zero while that is unknown.
+    pub expected: Duration,
+    /// How long its rows would run one by one.
+    pub expected_apart: Duration,
+}
+
 /// What an idle executor is to do.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum Decision {
-    /// Run the rows at these positions of the pool as one batch.
-    Run(Vec<usize>),
+    /// Run this batch.
+    Run(Dispatch),
     /// Nothing before this moment, unless more rows come.
     WaitUntil(Instant),
     /// Nothing: no row waits.
     Rest,
 }
 
-/// What one of `idle` executors is to do now.
-#[must_use]
-pub fn decide(policy: BatchingPolicy, pool: &Pool, idle: usize, bounds: Bounds, now: Instant) -> Decision {
-    match policy {
-        BatchingPolicy::Adaptive => merge::adaptive(pool, idle, bounds),
-        BatchingPolicy::Single => fixed::single(pool),
-        BatchingPolicy::Fifo { max_tokens } => {
-            let max_batch_tokens = bounds.max_batch_tokens.min(max_tokens);
-            fixed::fifo(pool, Bounds { max_batch_tokens, ..bounds })
-        }
-        BatchingPolicy::Delay { wait, rows } => fixed::delay(pool, bounds, wait, rows, now),
+/// How batches of one model are formed, with what was learned so far.
+#[derive(Debug)]
+pub struct Policy {
+    kind: BatchingPolicy,
+    bounds: Bounds,
+    costs: CostModel,
+    adaptive: Adaptive,
+}
+
+impl Policy {
+    /// A policy for a model with so many executors, which begins with what is known of its costs.
+    #[must_use]
+    pub fn new(kind: BatchingPolicy, bounds: Bounds, executors: usize, costs: CostModel) -> Self {
+        Self { kind, bounds, costs, adaptive: Adaptive::new(executors) }
     }
+
+    /// What one of the idle executors is to do now.
+    #[must_use]
+    pub fn decide(&mut self, moment: Moment<'_>) -> Decision {
+        let Moment { pool, now, .. } = moment;
+        let (positions, reason) = match self.kind {
+            BatchingPolicy::Adaptive => {
+                let dispatch = self.adaptive.decide(moment, &self.costs, self.bounds);
+                return dispatch.map_or(Decision::Rest, Decision::Run);
+            }
+            BatchingPolicy::Single => (fixed::single(pool), DispatchReason::Fixed),
+            BatchingPolicy::Fifo { max_tokens } => {
+                let max_batch_tokens = self.bounds.max_batch_tokens.min(max_tokens);
+                (fixed::fifo(pool, Bounds { max_batch_tokens, ..self.bounds }), DispatchReason::Fixed)
+            }
+            BatchingPolicy::Delay { wait, rows } => match fixed::delay(pool, self.bounds, (wait, rows), now) {
+                Ok(positions) => (positions, DispatchReason::Fixed),
+                Err(moment) => return Decision::WaitUntil(moment),
+            },
+        };
+        if positions.is_empty() {
+            return Decision::Rest;
+        }
+        let costs = Costs { model: &self.costs, plan: moment.plan };
+        let rows = || positions.iter().filter_map(|position| pool.get(*position));
+        let longest = rows().map(|row| row.row.length).max().unwrap_or(0);
+        let expected = duration(costs.seconds(positions.len(), longest));
+        let expected_apart = duration(rows().map(|row| costs.seconds(1, row.row.length)).sum());
+        Decision::Run(Dispatch { positions, reason, expected, expected_apart })
+    }
+
+    /// Takes in that a batch that was filled up to this shape has run for so long.
+    pub fn ran(&mut self, (rows, length): (usize, usize), ran: Duration) {
+        self.costs.observe(rows, length, ran);
+    }
+
+    /// What is known of the costs.
+    #[must_use]
+    pub const fn costs(&self) -> &CostModel {
+        &self.costs
+    }
+}
+
+/// What batches cost, by the shapes that they are filled up to.
+#[derive(Clone, Copy)]
+struct Costs<'a> {
+    model: &'a CostModel,
+    plan: Plan<'a>,
+}
+
+impl Costs<'_> {
+    fn seconds(&self, rows: usize, length: usize) -> f64 {
+        let (rows, length) = (self.plan)(rows, length);
+        self.model.seconds(rows, length)
+    }
+
+    /// How long such a batch runs at worst, but for one in a hundred.
+    fn at_worst(&self, rows: usize, length: usize) -> Duration {
+        duration(self.seconds(rows, length) * self.model.far_end())
+    }
+}
+
+/// What a decision is made with.
+#[derive(Clone, Copy)]
+struct Given<'a> {
+    moment: Moment<'a>,
+    costs: Costs<'a>,
+    bounds: Bounds,
 }
 
 /// Whether `row` may be in a batch that `first` is in.
@@ -63,6 +174,11 @@ fn may_share(first: &Waiting, row: &Waiting, scope: BatchScope) -> bool {
         BatchScope::Tenant => row.tenant == first.tenant,
     };
     !row.alone && !first.alone && tenants_may && first.row.fits_with(&row.row)
+}
+
+/// A day at most: what comes out of a prediction is never added to a moment that it would overflow.
+fn duration(seconds: f64) -> Duration {
+    Duration::try_from_secs_f64(seconds.clamp(0.0, 86_400.0)).unwrap_or_default()
 }
 
 #[cfg(test)]

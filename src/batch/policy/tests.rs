@@ -33,11 +33,17 @@ const fn bounds(max_batch_size: usize) -> Bounds {
     Bounds { max_batch_size, max_batch_tokens: usize::MAX, scope: BatchScope::Shared }
 }
 
+/// What a policy that has learned nothing yet does.
+fn decide(policy: BatchingPolicy, pool: &Pool, idle: usize, bounds: Bounds, now: Instant) -> Decision {
+    let plan = |rows, length| (rows, length);
+    Policy::new(policy, bounds, 2, CostModel::default()).decide(Moment { pool, idle, plan: &plan, now })
+}
+
 /// The batch that `policy` runs at once.
 fn batch(policy: BatchingPolicy, rows: &[(usize, bool, u8)], idle: usize, bounds: Bounds) -> Vec<usize> {
     let now = Instant::now();
     match decide(policy, &pool(now, rows), idle, bounds, now) {
-        Decision::Run(batch) => batch,
+        Decision::Run(dispatch) => dispatch.positions,
         Decision::WaitUntil(_) | Decision::Rest => Vec::new(),
     }
 }
@@ -83,12 +89,17 @@ fn delay_waits_for_company_or_for_the_time_to_be_up() {
     let now = Instant::now();
     let delay = BatchingPolicy::Delay { wait: Duration::from_millis(4), rows: 3 };
     let at = |rows: usize, after| {
-        decide(delay, &pool(now, &vec![(1, false, 0); rows]), 1, bounds(32), now + Duration::from_millis(after))
+        let moment = now + Duration::from_millis(after);
+        match decide(delay, &pool(now, &vec![(1, false, 0); rows]), 1, bounds(32), moment) {
+            Decision::Run(dispatch) => Ok(dispatch.positions),
+            Decision::WaitUntil(moment) => Err(Some(moment)),
+            Decision::Rest => Err(None),
+        }
     };
-    assert_eq!(at(2, 3), Decision::WaitUntil(now + Duration::from_millis(4)));
-    assert_eq!(at(2, 4), Decision::Run(vec![0, 1]));
-    assert_eq!(at(3, 0), Decision::Run(vec![0, 1, 2]));
-    assert_eq!(at(0, 0), Decision::Rest);
+    assert_eq!(at(2, 3), Err(Some(now + Duration::from_millis(4))));
+    assert_eq!(at(2, 4), Ok(vec![0, 1]));
+    assert_eq!(at(3, 0), Ok(vec![0, 1, 2]));
+    assert_eq!(at(0, 0), Err(None));
 }
 
 #[test]

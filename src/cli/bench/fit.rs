@@ -85,6 +85,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::telemetry::labels::DispatchReason;
 
     fn reports(cost_ms: impl Fn(f64, f64) -> f64) -> Vec<BatchReport> {
         let cells = [1, 2, 4, 8, 16, 32].into_iter().flat_map(|size| [8, 32, 64, 128].map(|length| (size, length)));
@@ -92,7 +93,11 @@ mod tests {
             .map(|(size, padded_length)| BatchReport {
                 size,
                 padded_length,
+                planned_shape: (size, padded_length),
                 real_length: size * padded_length,
+                reason: DispatchReason::Drained,
+                expected: Duration::ZERO,
+                expected_apart: Duration::ZERO,
                 ran: Duration::from_secs_f64(
                     cost_ms(super::super::statistics::number(size), super::super::statistics::number(padded_length))
                         / 1e3,

@@ -218,14 +218,19 @@ fn cells(reports: &[BatchReport]) -> Vec<Cell> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::telemetry::labels::DispatchReason;
 
     #[test]
     fn batches_of_about_the_same_shape_are_one_cell() {
         let report = |size, padded_length, ms| BatchReport {
             size,
             padded_length,
+            planned_shape: (size, padded_length),
             real_length: padded_length,
             ran: Duration::from_millis(ms),
+            reason: DispatchReason::Drained,
+            expected: Duration::ZERO,
+            expected_apart: Duration::ZERO,
         };
         let cells = cells(&[report(2, 17, 4), report(2, 32, 6), report(2, 33, 9), report(1, 0, 1)]);
         let found: Vec<_> = cells.iter().map(|cell| (cell.size, cell.length, cell.batches)).collect();
