@@ -27,6 +27,9 @@ pub const MAX_NAMED_TENSORS: usize = 64;
 /// Content of a request up to which it is prepared on the async thread that has it: at 5 bytes a microsecond, which
 /// is what tokenizing was measured at, under 500 us.
 pub const INLINE_PREPARE_BYTES: usize = 2 << 10;
+/// Body or plaintext up to which a job is opened and read on the async thread that has it: JSON is read at more than 150
+/// bytes a microsecond, so that this stays under 500 us.
+pub const INLINE_OPEN_BYTES: usize = 64 << 10;
 /// Rows in a batch that a model may allow.
 pub const MAX_BATCH_SIZE: usize = 1_024;
 /// Tokens of a text that a model may take.
@@ -61,8 +64,14 @@ pub const MAX_PENDING_REPLIES: usize = 100_000;
 pub const REFUSED_REPLY_TRIES: u32 = 3;
 /// Pause between two of them.
 pub const REFUSED_REPLY_PAUSE: Duration = Duration::from_millis(200);
-/// How long a job whose reply, retry or dead letter could not be confirmed is held back before it is requeued.
-pub const REQUEUE_PAUSE: Duration = Duration::from_millis(100);
+/// First pause before what could not be confirmed for a job is published again; each further one is twice as long.
+pub const REPUBLISH_PAUSE: Duration = Duration::from_millis(100);
+/// Longest of these pauses.
+pub const MAX_REPUBLISH_PAUSE: Duration = Duration::from_secs(5);
+/// Unsettled deliveries from which on a job is suspected of ending processes, and runs by itself. One can happen to any job.
+pub const SUSPECT_DELIVERIES: u32 = 2;
+/// How long a suspect waits for the others that came back with it.
+pub const SUSPECTS_GATHER: Duration = Duration::from_millis(100);
 
 /// Unsettled deliveries a consumer may have: quorum queues cap the prefetch here.
 pub const MAX_PREFETCH: u16 = 2_000;

@@ -26,11 +26,17 @@ fn options() -> ModelOptions {
     let batching = BatchingSettings {
         executors: 2,
         max_batch_size: 32,
+        max_run: Duration::from_secs(60),
         max_waiting_rows: 1_024,
         policy: BatchingPolicy::Adaptive,
         objectives: Objectives { normal: Duration::from_secs(1), urgent: Duration::from_secs(1) },
     };
-    ModelOptions { batching, observe: Arc::new(|_| Arc::new(|_| {})), substitute: None, changed: Arc::new(|_, _| {}) }
+    ModelOptions {
+        batching,
+        observe: Arc::new(|_| Arc::new(|_| {})),
+        wrap: Arc::new(|_, backend| backend),
+        changed: Arc::new(|_, _| {}),
+    }
 }
 
 fn open(directory: &Path, serve: &[&str]) -> Result<ModelRepository, String> {

@@ -64,6 +64,7 @@ impl Stand {
         let changes = Arc::clone(&self.changes);
         let options = ModelOptions {
             batching: BatchingSettings {
+                max_run: Duration::from_secs(60),
                 executors: 2,
                 max_batch_size: 32,
                 max_waiting_rows: 1_024,
@@ -71,7 +72,7 @@ impl Stand {
                 objectives: Objectives { normal: Duration::from_secs(1), urgent: Duration::from_secs(1) },
             },
             observe: Arc::new(|_| Arc::new(|_| {})),
-            substitute: None,
+            wrap: Arc::new(|_, backend| backend),
             changed: Arc::new(move |_, change| changes.lock().unwrap().push(change)),
         };
         let directory = self.directory.clone();

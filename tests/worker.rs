@@ -5,7 +5,7 @@
 
 mod house;
 
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use house::{House, settle};
@@ -224,7 +224,23 @@ async fn a_job_is_acknowledged_only_when_its_reply_is_confirmed() {
     let reply = house.client().predict(&topic_job("hockey"), LIMIT).await.unwrap();
     assert!(matches!(reply, ResponseBody::Result(_)), "{reply:?}");
     assert_eq!(house.broker.depth(&house.names.job_queue("topic")), Some(0));
-    assert_eq!(requeued(&house), [("publish_failed", 2), ("dropped", 0), ("draining", 0)]);
+    assert_eq!(requeued(&house), [("publish_failed", 0), ("dropped", 0), ("draining", 0)]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_broker_that_refuses_for_long_brings_no_job_nearer_to_its_delivery_limit() {
+    let house = House::build();
+    // With the longest pauses, more than an hour.
+    let _worker = house.start_with(Flaky { inner: house.broker.publisher(), failures: AtomicU32::new(1_000) });
+    let (queue, mut replies) = house.replies(&house.keys);
+    let (message, pending) = house.seal(&house.draft("topic", &queue), &text_request("hockey"));
+    house.publish(message).await;
+    let (reply, _receipt) = replies.next().await.unwrap().split();
+    assert!(matches!(house.read(&pending, &reply), ResponseBody::Result(_)));
+    settle().await;
+    assert!(house.broker.peek(&house.names.dead_queue("topic")).is_empty());
+    let page = house.parts.metrics.exposition();
+    assert!(page.contains("inferq_jobs_received_total{model=\"topic\"} 1\n"), "it was delivered once: {page}");
 }
 
 /// How many jobs the worker has counted as given back, by reason.
@@ -237,15 +253,16 @@ fn requeued(house: &House) -> [(&'static str, u64); 3] {
     })
 }
 
-/// Panics at the first publish, as a fault of this program would.
+/// Panics at the first publishes, as a fault of this program would.
 struct Panicking {
     inner: MemoryPublisher,
-    has_panicked: AtomicBool,
+    panics: AtomicU32,
 }
 
 impl Publisher for Panicking {
     async fn publish(&self, address: &Address, message: Message) -> Result<Confirmed, PublishError> {
-        assert!(self.has_panicked.swap(true, Ordering::Relaxed), "as told");
+        let left = self.panics.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1));
+        assert!(left.is_err(), "as told");
         self.inner.publish(address, message).await
     }
 }
@@ -253,7 +270,7 @@ impl Publisher for Panicking {
 #[tokio::test(start_paused = true)]
 async fn a_job_whose_task_panics_is_counted_and_answered_by_the_next_delivery() {
     let house = House::build();
-    let worker = house.start_with(Panicking { inner: house.broker.publisher(), has_panicked: AtomicBool::new(false) });
+    let worker = house.start_with(Panicking { inner: house.broker.publisher(), panics: AtomicU32::new(1) });
     let reply = house.client().predict(&topic_job("hockey"), LIMIT).await.unwrap();
     assert!(matches!(reply, ResponseBody::Result(_)), "{reply:?}");
     assert_eq!(worker.stop().await.abandoned, 0);
@@ -287,7 +304,7 @@ async fn what_is_not_finished_within_the_grace_is_counted_and_goes_back() {
 #[tokio::test(start_paused = true)]
 async fn a_job_that_is_never_settled_becomes_a_dead_letter_within_its_limit() {
     let house = House::build();
-    let _worker = house.start_with(Flaky { inner: house.broker.publisher(), failures: AtomicU32::new(3) });
+    let _worker = house.start_with(Panicking { inner: house.broker.publisher(), panics: AtomicU32::new(3) });
     let (queue, _replies) = house.replies(&house.keys);
     let (message, _) = house.seal(&house.draft("topic", &queue), &text_request("hockey"));
     house.publish(message.clone()).await;

@@ -7,6 +7,7 @@ use crate::batch::row::{Batch, BatchOutput};
 
 pub mod scripted;
 pub mod tract;
+pub mod watch;
 
 /// Why a batch could not be run.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -67,8 +67,20 @@ impl Receipt {
         self.send(Settlement::Ack);
     }
 
+    /// The delivery's tag: deliveries of a session are counted upwards.
+    pub(crate) const fn tag(&self) -> u64 {
+        self.tag
+    }
+
+    /// Resolves when the channel it came on is gone. Cancel safe.
+    pub(crate) async fn voided(&self) {
+        if let Some(settlements) = &self.settlements {
+            settlements.closed().await;
+        }
+    }
+
     /// Whether the channel it came on is gone, so that the broker has requeued the delivery by itself.
-    pub(super) fn is_stale(&self) -> bool {
+    pub(crate) fn is_stale(&self) -> bool {
         self.settlements.as_ref().is_none_or(mpsc::Sender::is_closed)
     }
 
@@ -105,5 +117,20 @@ fn forward(settlements: &mpsc::Sender<Settled>, tag: u64, settlement: Settlement
         Err(mpsc::error::TrySendError::Full(_)) => {
             tracing::error!(delivery.tag = tag, "more settlements than deliveries; the broker will deliver again");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_receipt_is_void_when_its_channel_is_gone() {
+        let (settlements, settled) = mpsc::channel(1);
+        let receipt = Receipt::new(7, settlements);
+        assert!(!receipt.is_stale());
+        drop(settled);
+        receipt.voided().await;
+        assert!(receipt.is_stale());
     }
 }

@@ -258,6 +258,7 @@ fn retry_queue(
         arguments: vec![
             ("x-dead-letter-exchange", Argument::Text(names.jobs_exchange())),
             ("x-dead-letter-strategy", Argument::Text("at-least-once".to_owned())),
+            ("x-max-length-bytes", Argument::Integer(integer(settings.job_queue_max_bytes))),
             ("x-message-ttl", Argument::Integer(milliseconds(ttl))),
             ("x-overflow", Argument::Text("reject-publish".to_owned())),
             ("x-queue-type", Argument::Text("quorum".to_owned())),

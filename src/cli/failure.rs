@@ -23,6 +23,8 @@ pub enum Exit {
     Broker,
     /// No reply came in time.
     TimedOut,
+    /// A run did not end: the worker has to be started again.
+    Overdue,
     /// Interrupted by the user.
     Interrupted,
 }
@@ -37,6 +39,7 @@ impl Exit {
             Self::Invalid => 3,
             Self::Broker => 4,
             Self::TimedOut => 5,
+            Self::Overdue => 6,
             Self::Interrupted => 130,
         }
     }
@@ -210,7 +213,8 @@ mod tests {
 
     #[test]
     fn codes_are_distinct() {
-        let all = [Exit::Failed, Exit::Usage, Exit::Invalid, Exit::Broker, Exit::TimedOut, Exit::Interrupted];
-        assert_eq!(all.map(Exit::code), [1, 2, 3, 4, 5, 130]);
+        let all =
+            [Exit::Failed, Exit::Usage, Exit::Invalid, Exit::Broker, Exit::TimedOut, Exit::Overdue, Exit::Interrupted];
+        assert_eq!(all.map(Exit::code), [1, 2, 3, 4, 5, 6, 130]);
     }
 }

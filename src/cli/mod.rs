@@ -48,6 +48,7 @@ Exit codes:
   3    the settings, the key ring or the model repository are wrong
   4    the broker cannot be reached, or refused
   5    no reply came in time
+  6    a run of a model did not end; the worker has to be started again
   130  interrupted
 
 Settings come from the defaults, then the file named by --config or INFERQ_CONFIG, then the

@@ -89,6 +89,8 @@ impl From<ServeError> for Failure {
             ServeError::Assemble(error) => error.into(),
             ServeError::Uri(error) => Self::new(Exit::Invalid, error.to_string())
                 .with_help("set broker.url, or INFERQ_AMQP_URL, to amqp://user:password@host:port/vhost"),
+            ServeError::Overdue { .. } => Self::new(Exit::Overdue, error.to_string())
+                .with_help("start the worker again; a job that hangs again and again becomes a dead letter"),
             ServeError::Telemetry(error) => Self::new(Exit::Invalid, error.to_string())
                 .with_help("set telemetry.listen to a free address, to port 0 for any, or to nothing"),
         }

@@ -32,8 +32,8 @@ pub struct ModelOptions {
     pub batching: BatchingSettings,
     /// Makes, for the model of a name, what is told of its batches.
     pub observe: Arc<dyn Fn(&str) -> Observer + Send + Sync>,
-    /// How tests make a model crash; no setting leads here.
-    pub substitute: Option<Substitute>,
+    /// Puts what belongs there around the backend of the model of a name.
+    pub wrap: Wrap,
     /// Told what happens to the versions of a model while it is served.
     pub changed: ChangeObserver,
 }
@@ -44,8 +44,8 @@ impl std::fmt::Debug for ModelOptions {
     }
 }
 
-/// Puts a backend in the place of a loaded one.
-pub type Substitute = Arc<dyn Fn(Arc<dyn Backend>) -> Arc<dyn Backend> + Send + Sync>;
+/// Makes of a model's name and its backend another backend.
+pub type Wrap = Arc<dyn Fn(&str, Arc<dyn Backend>) -> Arc<dyn Backend> + Send + Sync>;
 
 /// A model with everything that serving it takes. Must be made inside a tokio runtime: its batcher runs there.
 #[derive(Debug)]
@@ -98,10 +98,7 @@ impl LoadedModel {
             },
             objectives: objectives(&spec, options.batching.objectives),
         };
-        let backend = match &options.substitute {
-            Some(substitute) => substitute(backend),
-            None => backend,
-        };
+        let backend = (options.wrap)(&spec.name, backend);
         let batcher = Batcher::new(backend, settings, CostModel::default(), (options.observe)(&spec.name));
         Self { spec, preprocessor: Arc::new(preprocessor), batcher, postprocessor }
     }

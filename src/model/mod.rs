@@ -21,7 +21,7 @@ use crate::telemetry::labels::ModelChange;
 
 pub use aliases::{Alias, AliasTable, Aliases, STABLE, check_shares};
 pub use error::ModelError;
-pub use loaded::{ChangeObserver, LoadedModel, ModelOptions, Substitute};
+pub use loaded::{ChangeObserver, LoadedModel, ModelOptions, Wrap};
 pub use register::{About, Registered, Registration, register};
 pub use repository::{ModelRepository, find_versions};
 pub use sample::Sampled;

@@ -115,6 +115,8 @@ pub struct BatchingSettings {
     pub executors: usize,
     /// Rows in a batch at most; a model's own bound may be lower.
     pub max_batch_size: usize,
+    /// How long one run of a batch may take.
+    pub max_run: Duration,
     /// Rows that may wait for one model's executors.
     pub max_waiting_rows: usize,
     /// How batches are formed.

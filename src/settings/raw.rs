@@ -66,6 +66,7 @@ pub(super) struct RawModels {
 pub(super) struct RawBatching {
     pub(super) executors: u64,
     pub(super) max_batch_size: u64,
+    pub(super) max_run_ms: u64,
     pub(super) max_waiting_rows: u64,
     pub(super) policy: String,
     pub(super) fifo_batch_tokens: u64,

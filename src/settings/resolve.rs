@@ -172,6 +172,7 @@ fn batching(faults: &mut Faults, raw: &RawBatching) -> BatchingSettings {
     BatchingSettings {
         executors: faults.count("batching.executors", raw.executors, 1, 256),
         max_batch_size: faults.count("batching.max_batch_size", raw.max_batch_size, 1, 1_024),
+        max_run: faults.millis("batching.max_run_ms", raw.max_run_ms, 1),
         max_waiting_rows: faults.count("batching.max_waiting_rows", raw.max_waiting_rows, 1, 1 << 20),
         policy: batching_policy(faults, raw),
         objectives: Objectives {

@@ -14,6 +14,8 @@ pub enum State {
     NotReady(String),
     /// The worker was asked to stop and finishes what it has begun.
     Draining,
+    /// The process has to be replaced; in a few words, why.
+    Dead(String),
 }
 
 impl State {
@@ -22,7 +24,16 @@ impl State {
     pub const fn is_ready(&self) -> bool {
         match self {
             Self::Ready => true,
-            Self::NotReady(_) | Self::Draining => false,
+            Self::NotReady(_) | Self::Draining | Self::Dead(_) => false,
+        }
+    }
+
+    /// Whether the process can still be of use.
+    #[must_use]
+    pub const fn is_alive(&self) -> bool {
+        match self {
+            Self::Ready | Self::NotReady(_) | Self::Draining => true,
+            Self::Dead(_) => false,
         }
     }
 }
@@ -33,6 +44,7 @@ impl std::fmt::Display for State {
             Self::Ready => formatter.write_str("ready"),
             Self::NotReady(reason) => write!(formatter, "not ready: {reason}"),
             Self::Draining => formatter.write_str("not ready: draining"),
+            Self::Dead(reason) => write!(formatter, "dead: {reason}"),
         }
     }
 }
@@ -42,10 +54,11 @@ impl std::fmt::Display for State {
 pub struct ReadinessSetter(watch::Sender<State>);
 
 impl ReadinessSetter {
-    /// From now on it is `state`. A worker that drains never becomes ready again.
+    /// From now on it is `state`. A worker that drains never becomes ready again, nor one that is dead.
     pub fn set(&self, state: State) {
         self.0.send_if_modified(|current| {
-            let changes = *current != state && *current != State::Draining;
+            let is_over = matches!(current, State::Draining | State::Dead(_));
+            let changes = *current != state && !is_over;
             if changes {
                 *current = state;
             }
@@ -94,6 +107,16 @@ mod tests {
         setter.set(State::Draining);
         setter.set(State::Ready);
         assert_eq!(readiness.state(), State::Draining);
+    }
+
+    #[test]
+    fn a_worker_that_has_to_be_replaced_is_neither_ready_nor_alive_again() {
+        let (setter, readiness) = Readiness::channel("starting");
+        assert!(readiness.state().is_alive());
+        setter.set(State::Dead("a run does not end".to_owned()));
+        setter.set(State::Ready);
+        assert!(!readiness.state().is_alive() && !readiness.state().is_ready());
+        assert_eq!(readiness.state().to_string(), "dead: a run does not end");
     }
 
     #[test]

@@ -79,13 +79,20 @@ impl TelemetryServer {
 fn routes(metrics: Arc<Metrics>, readiness: Readiness) -> Router {
     Router::new()
         .route("/metrics", get(exposition))
-        .route("/livez", get(async || "alive\n"))
+        .route("/livez", get(alive))
         .route("/readyz", get(ready))
         .with_state(Shared { metrics, readiness })
 }
 
 async fn exposition(State(shared): State<Shared>) -> Response {
     ([(CONTENT_TYPE, OPENMETRICS)], shared.metrics.exposition()).into_response()
+}
+
+async fn alive(State(shared): State<Shared>) -> Response {
+    match shared.readiness.state() {
+        state if state.is_alive() => "alive\n".into_response(),
+        state => (StatusCode::SERVICE_UNAVAILABLE, format!("{state}\n")).into_response(),
+    }
 }
 
 async fn ready(State(shared): State<Shared>) -> Response {
@@ -126,6 +133,17 @@ mod tests {
         assert!(ask(server.address(), "/readyz").await.starts_with("HTTP/1.1 503"));
         assert!(ask(server.address(), "/livez").await.starts_with("HTTP/1.1 200"));
         assert!(ask(server.address(), "/elsewhere").await.starts_with("HTTP/1.1 404"));
+        server.stop().await;
+    }
+
+    #[tokio::test]
+    async fn a_worker_that_has_to_be_replaced_is_not_alive() {
+        let (setter, readiness) = Readiness::channel("starting");
+        let server = serve(ANY_PORT, Arc::new(Metrics::new("w", &[])), readiness).await.unwrap();
+        assert!(ask(server.address(), "/livez").await.starts_with("HTTP/1.1 200"));
+        setter.set(Health::Dead("a run does not end".to_owned()));
+        let answer = ask(server.address(), "/livez").await;
+        assert!(answer.starts_with("HTTP/1.1 503") && answer.ends_with("dead: a run does not end\n"), "{answer}");
         server.stop().await;
     }
 

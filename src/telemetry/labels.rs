@@ -99,8 +99,10 @@ impl DispatchReason {
 /// Why a job went back into its queue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum RequeueReason {
-    /// Nothing could be published in its place.
+    /// Nothing could be published in its place before its session ended.
     PublishFailed,
+    /// Its session ended before it was run: the broker has it again.
+    SessionEnded,
     /// Its task panicked, which dropped its receipt: a fault of this program.
     Dropped,
     /// The worker is stopping and could not finish it within the grace.
@@ -109,13 +111,14 @@ pub enum RequeueReason {
 
 impl RequeueReason {
     /// Every one of them.
-    pub const ALL: [Self; 3] = [Self::PublishFailed, Self::Dropped, Self::Draining];
+    pub const ALL: [Self; 4] = [Self::PublishFailed, Self::SessionEnded, Self::Dropped, Self::Draining];
 
     /// Its word in metrics and logs.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::PublishFailed => "publish_failed",
+            Self::SessionEnded => "session_ended",
             Self::Dropped => "dropped",
             Self::Draining => "draining",
         }

@@ -106,6 +106,7 @@ pub struct Metrics {
     batch_size: Histograms<ModelLabel>,
     batch_tokens: Family<ModelKind, Counter>,
     batch_seconds: Histograms<ModelLabel>,
+    batches_overdue: Family<ModelLabel, Counter>,
     waiting_rows: Family<ModelLabel, Gauge>,
     model_changes: Family<ModelChanged, Counter>,
     broker_connected: Gauge,
@@ -143,6 +144,7 @@ impl Metrics {
             batch_size: registered(all, &names::BATCH_SIZE, Family::new_with_constructor(rows)),
             batch_tokens: registered(all, &names::BATCH_TOKENS, Family::default()),
             batch_seconds: registered(all, &names::BATCH_SECONDS, Family::new_with_constructor(seconds)),
+            batches_overdue: registered(all, &names::BATCHES_OVERDUE, Family::default()),
             waiting_rows: registered(all, &names::WAITING_ROWS, Family::default()),
             model_changes: registered(all, &names::MODEL_CHANGES, Family::default()),
             broker_connected: registered(all, &names::BROKER_CONNECTED, Gauge::default()),
@@ -296,6 +298,11 @@ impl Metrics {
         }
     }
 
+    /// A batch of `model` takes longer than it may.
+    pub fn run_overdue(&self, model: &str) {
+        self.batches_overdue.get_or_create_owned(&self.model_label(model)).inc();
+    }
+
     fn model_label(&self, model: &str) -> ModelLabel {
         ModelLabel { model: self.known(model) }
     }
@@ -401,6 +408,7 @@ mod tests {
         for stage in Stage::ALL {
             metrics.stage("topic", stage, Duration::from_millis(1));
         }
+        metrics.run_overdue("topic");
         metrics.broker_connected(true);
         metrics.broker_reconnected();
         metrics.published(PublishOutcome::Confirmed, Duration::from_millis(2));

@@ -84,6 +84,8 @@ declare! {
     BATCH_TOKENS = ("inferq_batch_tokens_total", Counter, ["model", "kind"],
         "Length of all rows of all batches: real as it came, padded as it was added to fill the batch up");
     BATCH_SECONDS = ("inferq_batch_run_seconds", Histogram, ["model"], "Time that a batch ran");
+    BATCHES_OVERDUE = ("inferq_batches_overdue_total", Counter, ["model"],
+        "Batches that took longer than batching.max_run_ms; the worker ends after the first");
     WAITING_ROWS = ("inferq_batch_waiting_rows", Gauge, ["model"], "Rows that wait for an executor");
     MODEL_CHANGES = ("inferq_model_changes_total", Counter, ["model", "change"],
         "What happened to versions of a model while it was served: taken up, refused, retired, unloaded, reloaded, realiased");
@@ -121,7 +123,7 @@ const PREFACE: &str = "\
 
 <!-- Written from src/telemetry/names.rs by `INFERQ_BLESS=1 cargo test --test documents`; do not edit by hand. -->
 
-A worker answers at `telemetry.listen`: `/metrics` in the OpenMetrics text format, `/livez` with 200 as long as it runs, and
+A worker answers at `telemetry.listen`: `/metrics` in the OpenMetrics text format, `/livez` with 200 unless it has to be replaced, and
 `/readyz` with 200 while it consumes jobs, else with 503 and the reason in a line.
 
 Every label comes from a closed set. `model` is the name of a model that the worker serves, or `other`; `code` is one of the

@@ -3,10 +3,11 @@
 use std::sync::Arc;
 
 use super::keys;
+use crate::backend::watch::RunWatch;
 use crate::batch::batcher::{BatchReport, Observed};
 use crate::broker::topology::{Names, Topology};
 use crate::envelope::{KeyringError, LiveKeyring};
-use crate::model::{ModelError, ModelOptions, ModelRepository, Substitute};
+use crate::model::{ModelError, ModelOptions, ModelRepository, Wrap};
 use crate::settings::Settings;
 use crate::telemetry::metrics::{BatchRun, Metrics, ModelMetrics};
 
@@ -19,6 +20,8 @@ pub struct Parts {
     pub models: Arc<ModelRepository>,
     /// The counters.
     pub metrics: Arc<Metrics>,
+    /// The runs of all models.
+    pub runs: Arc<RunWatch>,
 }
 
 /// Why a worker cannot be assembled.
@@ -38,21 +41,23 @@ impl Parts {
     /// # Errors
     /// See [`AssembleError`].
     pub fn load(settings: &Settings) -> Result<Self, AssembleError> {
-        Self::load_with(settings, None)
+        Self::load_with(settings, Arc::new(|_, backend| backend))
     }
 
-    /// The same, with `substitute` for the models' backends: how tests make a model crash.
+    /// The same, with `wrap` around each model's backend: how tests make a model crash; no setting leads here.
     ///
     /// # Errors
     /// See [`AssembleError`].
-    pub fn load_with(settings: &Settings, substitute: Option<Substitute>) -> Result<Self, AssembleError> {
+    pub fn load_with(settings: &Settings, wrap: Wrap) -> Result<Self, AssembleError> {
         let keyring = Arc::new(LiveKeyring::new(keys::load(&settings.keys)?));
         let names = ModelRepository::served_names(&settings.models)?;
         let metrics = Arc::new(Metrics::new(&settings.service.worker_id, &names));
         let (counted, changes) = (Arc::clone(&metrics), Arc::clone(&metrics));
+        let runs = RunWatch::new(settings.batching.max_run);
+        let watch = Arc::clone(&runs);
         let options = ModelOptions {
             batching: settings.batching,
-            substitute,
+            wrap: Arc::new(move |model, backend| watch.around(model, wrap(model, backend))),
             observe: Arc::new(move |model| {
                 let counters = counted.of_model(model);
                 Arc::new(move |observed| match observed {
@@ -63,7 +68,7 @@ impl Parts {
             changed: Arc::new(move |model, change| changes.model_changed(model, change)),
         };
         let models = Arc::new(ModelRepository::open(&settings.models, &options)?);
-        Ok(Self { keyring, models, metrics })
+        Ok(Self { keyring, models, metrics, runs })
     }
 
     /// What a worker of these models declares, and the queues that it consumes.

@@ -44,8 +44,9 @@ pub async fn run<C: Consumer, P: Publisher>(
         }
     }
     tracing::info!(jobs.under_way = jobs.len(), "draining: no new jobs are taken");
-    consumer.stop().await;
     let finish = async {
+        // Within the grace as well: a broker that does not answer takes its time.
+        consumer.stop().await;
         while let Some(ended) = jobs.join_next().await {
             count(&worker.metrics, &ended);
         }

@@ -25,9 +25,12 @@ mod process;
 mod reply;
 mod serve;
 mod stage;
+mod suspects;
 
 pub use assemble::{AssembleError, Parts};
 pub use drain::{Drained, run};
+use suspects::Suspects;
+
 pub use keys::{KeyReload, follow as follow_keys};
 pub use serve::{ServeError, serve, serve_parts};
 
@@ -51,13 +54,14 @@ pub struct Worker<P> {
     drain_grace: Duration,
     /// One below the broker's own, so that the job is dead-lettered with a reason instead of by the broker.
     delivery_limit: u32,
+    suspects: Suspects,
 }
 
 impl<P: Publisher> Worker<P> {
     /// A worker that serves with `parts` and publishes through `publisher`.
     #[must_use]
     pub fn new(settings: &Settings, parts: Parts, publisher: P) -> Self {
-        let Parts { keyring, models, metrics } = parts;
+        let Parts { keyring, models, metrics, runs: _ } = parts;
         let bounds = ReplayBounds {
             max_jobs: MAX_REMEMBERED_JOBS,
             max_lifetime: settings.limits.max_lifetime,
@@ -85,6 +89,7 @@ impl<P: Publisher> Worker<P> {
             default_deadline: settings.worker.default_deadline,
             drain_grace: settings.worker.drain_grace,
             delivery_limit: settings.broker.delivery_limit.saturating_sub(1).max(1),
+            suspects: Suspects::default(),
         }
     }
 }

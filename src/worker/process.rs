@@ -6,10 +6,11 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep};
 
 use super::Worker;
 use super::outcome::Outcome;
+use super::reply::Origin;
 use super::stage::Stopwatch;
 use crate::batch::batcher::SubmitOptions;
 use crate::batch::pool::JobClass;
@@ -17,11 +18,12 @@ use crate::batch::row::Inferred;
 use crate::broker::{Delivery, Publisher};
 use crate::envelope::{Admitted, JobIdentity, OpenedJob, Rejection, RequestClaims, Tenant, UnixSeconds, open_request};
 use crate::error::{ErrorCode, JobError};
+use crate::limits::{ACK_COALESCE, INLINE_OPEN_BYTES};
 use crate::protocol::body::EncodedBody;
 use crate::protocol::model_ref::ModelRef;
 use crate::protocol::properties::{HEADER_DEADLINE_MS, Message};
 use crate::protocol::request::InferenceRequest;
-use crate::telemetry::labels::Stage;
+use crate::telemetry::labels::{RequeueReason, Stage};
 
 /// What a delivery tells about a job beside the message.
 #[derive(Debug, Clone, Copy)]
@@ -46,10 +48,19 @@ impl<P: Publisher> Worker<P> {
         let model = self.names.model_of_queue(&queue);
         self.metrics.received(model, circumstances.redelivered);
         let (message, receipt) = delivery.split();
+        let turn = self.suspects.turn(circumstances.delivery_count, receipt.tag()).await;
         let mut stopwatch = Stopwatch::start(&self.metrics, model);
-        let outcome = self.infer(&message, circumstances, &mut stopwatch).await;
-        let verdict = self.reply(model, message, outcome, &mut stopwatch).await;
+        let outcome = tokio::select! {
+            outcome = self.infer(&message, circumstances, &mut stopwatch) => outcome,
+            // The broker has given it to somebody else: what is not answered yet is answered there.
+            () = receipt.voided() => return self.metrics.requeued(RequeueReason::SessionEnded),
+        };
+        let verdict = self.reply(Origin { model, receipt: &receipt }, message, outcome, &mut stopwatch).await;
         receipt.settle(verdict);
+        if turn.is_some() {
+            // The next suspect may end the process: the acknowledgement shall be on its way before.
+            sleep(ACK_COALESCE).await;
+        }
         self.metrics.job_ended(model, began.elapsed());
     }
 
@@ -59,14 +70,14 @@ impl<P: Publisher> Worker<P> {
             let reason = format!("delivered {} times without being settled", circumstances.delivery_count);
             return Outcome::DeadLetter { error: JobError::new(ErrorCode::DeliveryLimitExceeded, reason) };
         }
-        let opened = match open_request(&self.keyring.current(), &self.open_policy, message, UnixSeconds::now()) {
+        let mut opened = match self.open(message).await {
             Ok(opened) => opened,
             Err(rejection) => return rejected(rejection),
         };
         stopwatch.lap(Stage::Open);
         match self.replays.admit(&JobIdentity::of(&opened), UnixSeconds::now()).await {
             Admitted::Run(admission) => {
-                let ran = self.run(&opened, message, circumstances, stopwatch).await;
+                let ran = self.run(&mut opened, message, circumstances, stopwatch).await;
                 let (context, admission) = (Box::new(opened.reply), Some(admission));
                 match ran {
                     Ok(body) => Outcome::Answer { context, body, code: None, admission },
@@ -87,10 +98,29 @@ impl<P: Publisher> Worker<P> {
         }
     }
 
+    /// Validates and opens the envelope; a large one off the async threads.
+    async fn open(&self, message: &Message) -> Result<OpenedJob, Rejection> {
+        if message.body.len() <= INLINE_OPEN_BYTES {
+            return open_request(&self.keyring.current(), &self.open_policy, message, UnixSeconds::now());
+        }
+        let (keyring, policy, message) = (self.keyring.current(), self.open_policy.clone(), message.clone());
+        blocking(move || open_request(&keyring, &policy, &message, UnixSeconds::now())).await
+    }
+
+    /// Reads the request, whose plaintext is gone then; a large one off the async threads.
+    async fn decode(&self, opened: &mut OpenedJob) -> Result<InferenceRequest, JobError> {
+        let (plaintext, json_length) = (std::mem::take(&mut opened.plaintext), opened.json_length);
+        let bounds = self.request_bounds;
+        if plaintext.len() <= INLINE_OPEN_BYTES {
+            return InferenceRequest::decode(&plaintext, json_length, &bounds);
+        }
+        blocking(move || InferenceRequest::decode(&plaintext, json_length, &bounds)).await
+    }
+
     /// From an admitted job to its answer; a failure comes with the request's own id, where that was read.
     async fn run(
         &self,
-        opened: &OpenedJob,
+        opened: &mut OpenedJob,
         message: &Message,
         circumstances: Circumstances,
         stopwatch: &mut Stopwatch<'_>,
@@ -98,8 +128,7 @@ impl<P: Publisher> Worker<P> {
         if !self.rates.allows(&opened.tenant, self.began.elapsed()) {
             return Err((None, JobError::new(ErrorCode::RateLimited, rate_message(&opened.tenant))));
         }
-        let request = InferenceRequest::decode(&opened.plaintext, opened.json_length, &self.request_bounds)
-            .map_err(|error| (None, error))?;
+        let request = self.decode(opened).await.map_err(|error| (None, error))?;
         stopwatch.lap(Stage::Decode);
         let id = request.id.clone();
         let deadline = match self.deadline(opened, message) {
@@ -153,6 +182,18 @@ impl<P: Publisher> Worker<P> {
             ));
         }
         Ok(Instant::now() + left)
+    }
+}
+
+/// Does `work` on a thread that may be busy for a while. Its panic is the caller's.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(done) => done,
+        Err(error) => match error.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            // The runtime ends, and this task with it.
+            Err(_) => std::future::pending().await,
+        },
     }
 }
 

@@ -1,16 +1,17 @@
 //! From an outcome to a verdict: seal, publish where the outcome belongs, and acknowledge only what was confirmed.
 //!
-//! The table of settlement in code. A publish that cannot be confirmed leaves the job with the broker.
+//! The table of settlement in code. What cannot be confirmed is published again and again as long as the job is ours; once
+//! its session has ended, the broker has given it to somebody else.
 
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 
 use super::Worker;
 use super::outcome::Outcome;
 use super::stage::Stopwatch;
-use crate::broker::{Address, Confirmed, PublishError, Publisher, Verdict};
+use crate::broker::{Address, Confirmed, PublishError, Publisher, Receipt, Verdict};
 use crate::envelope::{Admission, ReplyContext, SealedReply, UnixSeconds, seal_reply};
 use crate::error::{ErrorCode, JobError};
-use crate::limits::{REFUSED_REPLY_PAUSE, REFUSED_REPLY_TRIES, REQUEUE_PAUSE};
+use crate::limits::{MAX_REPUBLISH_PAUSE, REFUSED_REPLY_PAUSE, REFUSED_REPLY_TRIES, REPUBLISH_PAUSE};
 use crate::protocol::body::EncodedBody;
 use crate::protocol::properties::{
     HEADER_ATTEMPT, HEADER_ERROR, HEADER_FAILED_AT, HEADER_FAILED_ATTEMPT, HEADER_REPLY_QUEUE, HEADER_WORKER,
@@ -26,11 +27,20 @@ struct Answer {
     admission: Option<Admission<Confirmed>>,
 }
 
+/// Where a job came from.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Origin<'a> {
+    /// The model whose queue it was in.
+    pub(super) model: &'a str,
+    /// What is owed for it.
+    pub(super) receipt: &'a Receipt,
+}
+
 impl<P: Publisher> Worker<P> {
-    /// Publishes what the outcome asks for. `model` is the one whose queue the job came from, `job` the job untouched.
+    /// Publishes what the outcome asks for. `job` is the job untouched.
     pub(super) async fn reply(
         &self,
-        model: &str,
+        origin: Origin<'_>,
         job: Message,
         outcome: Outcome,
         stopwatch: &mut Stopwatch<'_>,
@@ -38,18 +48,16 @@ impl<P: Publisher> Worker<P> {
         let published = match outcome {
             Outcome::Answer { context, body, code, admission } => {
                 let answer = Answer { context, body, code, admission };
-                self.publish_answer(model, job, answer, stopwatch).await
+                self.publish_answer(origin, job, answer, stopwatch).await
             }
             Outcome::Duplicate(confirmed) => Ok(confirmed),
-            Outcome::Retry { context, error } => self.publish_retry(model, job, &context, error).await,
-            Outcome::DeadLetter { error } => self.publish_dead_letter(model, job, &error).await,
+            Outcome::Retry { context, error } => self.publish_retry(origin, job, &context, error).await,
+            Outcome::DeadLetter { error } => self.publish_dead_letter(origin, job, &error).await,
         };
         match published {
             Ok(confirmed) => Verdict::Ack(confirmed),
             Err(error) => {
-                tracing::warn!(%error, "nothing was confirmed for a job, the broker keeps it");
-                sleep(REQUEUE_PAUSE).await;
-                // Counted after the pause: a job that is abandoned in it has been given back by the drain.
+                tracing::warn!(%error, "nothing was confirmed for a job before its session ended, it is delivered again");
                 self.metrics.requeued(RequeueReason::PublishFailed);
                 Verdict::Requeue
             }
@@ -58,7 +66,7 @@ impl<P: Publisher> Worker<P> {
 
     async fn publish_answer(
         &self,
-        model: &str,
+        origin: Origin<'_>,
         job: Message,
         answer: Answer,
         stopwatch: &mut Stopwatch<'_>,
@@ -71,15 +79,15 @@ impl<P: Publisher> Worker<P> {
             // The key was taken away while the job ran: nobody could read an answer any more.
             Err(error) => {
                 let error = JobError::new(ErrorCode::ReplyUndeliverable, error.to_string());
-                return self.publish_dead_letter(model, job, &error).await;
+                return self.publish_dead_letter(origin, job, &error).await;
             }
         };
         stopwatch.lap(Stage::Seal);
-        let published = self.publish_reply(&sealed).await;
+        let published = self.publish_reply(origin.receipt, &sealed).await;
         stopwatch.lap(Stage::Publish);
         match published {
             Ok(confirmed) => {
-                self.metrics.replied(model, code);
+                self.metrics.replied(origin.model, code);
                 log_answer(&context, code);
                 if let Some(admission) = admission {
                     admission.answered(confirmed.for_duplicate());
@@ -87,21 +95,21 @@ impl<P: Publisher> Worker<P> {
                 Ok(confirmed)
             }
             Err(PublishError::Returned { .. }) => {
-                self.keep_undeliverable(sealed, &context, UndeliverableReason::Returned).await
+                self.keep_undeliverable(origin, sealed, &context, UndeliverableReason::Returned).await
             }
             Err(PublishError::Refused { .. }) => {
-                self.keep_undeliverable(sealed, &context, UndeliverableReason::Refused).await
+                self.keep_undeliverable(origin, sealed, &context, UndeliverableReason::Refused).await
             }
             Err(error @ (PublishError::TimedOut(_) | PublishError::Unavailable(_))) => Err(error),
         }
     }
 
     /// Publishes a reply; a full reply queue is given a few chances to empty itself.
-    async fn publish_reply(&self, sealed: &SealedReply) -> Result<Confirmed, PublishError> {
+    async fn publish_reply(&self, receipt: &Receipt, sealed: &SealedReply) -> Result<Confirmed, PublishError> {
         let address = Address::new(&self.names.replies_exchange(), &sealed.reply_queue);
         let mut tries = 1;
         loop {
-            match self.publish(&address, sealed.message.clone()).await {
+            match self.publish_until(receipt, &address, &sealed.message, has_another_way).await {
                 Err(PublishError::Refused { .. }) if tries < REFUSED_REPLY_TRIES => sleep(REFUSED_REPLY_PAUSE).await,
                 published => return published,
             }
@@ -112,6 +120,7 @@ impl<P: Publisher> Worker<P> {
     /// Keeps a reply that its queue does not take, so that an operator can find it. It stays sealed.
     async fn keep_undeliverable(
         &self,
+        origin: Origin<'_>,
         sealed: SealedReply,
         context: &ReplyContext,
         reason: UndeliverableReason,
@@ -124,45 +133,81 @@ impl<P: Publisher> Worker<P> {
         let mut message = sealed.message;
         self.give_reason(&mut message, code);
         message.properties.headers.insert(HEADER_REPLY_QUEUE.to_owned(), HeaderValue::Text(sealed.reply_queue));
-        let confirmed = self.publish(&self.names.undeliverable(), message).await?;
+        let confirmed = self.publish_until_confirmed(origin, &self.names.undeliverable(), &message).await?;
         self.metrics.undeliverable(reason);
         Ok(confirmed)
     }
 
     async fn publish_retry(
         &self,
-        model: &str,
+        origin: Origin<'_>,
         mut job: Message,
         context: &ReplyContext,
         error: JobError,
     ) -> Result<Confirmed, PublishError> {
+        let model = origin.model;
         let attempt = job.properties.attempt();
         if attempt >= self.max_attempts {
             tracing::warn!(job.id = context.message_id, model.name = model, %error, attempt, "out of attempts");
-            return self.publish_dead_letter(model, job, &error).await;
+            return self.publish_dead_letter(origin, job, &error).await;
         }
         let next = i64::from(attempt).saturating_add(1);
         job.properties.headers.insert(HEADER_ATTEMPT.to_owned(), HeaderValue::Integer(next));
         tracing::info!(job.id = context.message_id, model.name = model, %error, attempt, "retried after a pause");
-        let confirmed = self.publish(&self.names.retry(model, attempt), job).await?;
+        let confirmed = self.publish_until_confirmed(origin, &self.names.retry(model, attempt), &job).await?;
         self.metrics.retried(error.code);
         Ok(confirmed)
     }
 
     async fn publish_dead_letter(
         &self,
-        model: &str,
+        origin: Origin<'_>,
         mut job: Message,
         error: &JobError,
     ) -> Result<Confirmed, PublishError> {
         tracing::warn!(
-            job.id = ?job.properties.message_id, model.name = model, code = %error.code,
+            job.id = ?job.properties.message_id, model.name = origin.model, code = %error.code,
             reason = error.message, body_bytes = job.body.len(), "dead letter"
         );
         self.give_reason(&mut job, error.code);
-        let confirmed = self.publish(&self.names.dead(model), job).await?;
+        let confirmed = self.publish_until_confirmed(origin, &self.names.dead(origin.model), &job).await?;
         self.metrics.dead_lettered(error.code);
         Ok(confirmed)
+    }
+
+    /// Publishes what nothing else can stand for.
+    async fn publish_until_confirmed(
+        &self,
+        origin: Origin<'_>,
+        address: &Address,
+        message: &Message,
+    ) -> Result<Confirmed, PublishError> {
+        self.publish_until(origin.receipt, address, message, |_| false).await
+    }
+
+    /// Publishes again and again, until it is confirmed, fails with an error that `ends` it, or the job is no longer ours.
+    ///
+    /// Giving the job back instead would have the broker deliver it again at once, each time nearer to its delivery limit,
+    /// until a job without fault is a dead letter; and the prefetch bounds what is held.
+    async fn publish_until(
+        &self,
+        receipt: &Receipt,
+        address: &Address,
+        message: &Message,
+        ends: impl Fn(&PublishError) -> bool,
+    ) -> Result<Confirmed, PublishError> {
+        let mut pause = REPUBLISH_PAUSE;
+        loop {
+            match self.publish(address, message.clone()).await {
+                Err(error) if !ends(&error) && !receipt.is_stale() => {
+                    tracing::warn!(%error, pause_ms = pause.as_millis(), "not confirmed, and published again after a pause");
+                    // The end of the session ends the pause.
+                    let _either = timeout(pause, receipt.voided()).await;
+                    pause = pause.saturating_mul(2).min(MAX_REPUBLISH_PAUSE);
+                }
+                decided => return decided,
+            }
+        }
     }
 
     /// Publishes, and measures how long the broker took to answer.
@@ -189,6 +234,14 @@ impl<P: Publisher> Worker<P> {
         let now = i64::try_from(UnixSeconds::now().0).unwrap_or(i64::MAX);
         headers.insert(HEADER_FAILED_AT.to_owned(), now.into());
         headers.insert(HEADER_WORKER.to_owned(), self.worker_id.as_str().into());
+    }
+}
+
+/// Whether a reply that met this error can be kept elsewhere.
+fn has_another_way(error: &PublishError) -> bool {
+    match error {
+        PublishError::Returned { .. } | PublishError::Refused { .. } => true,
+        PublishError::TimedOut(_) | PublishError::Unavailable(_) => false,
     }
 }
 

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use tokio::sync::watch;
 
 use super::{AssembleError, Drained, KeyReload, Parts, Worker, keys, run};
+use crate::backend::watch::OverdueRun;
 use crate::broker::amqp::{self, Connectivity, Subscription, UriError};
 use crate::model::Watcher;
 use crate::settings::Settings;
@@ -26,6 +27,17 @@ pub enum ServeError {
     /// The telemetry server cannot listen.
     #[error("telemetry: {0}")]
     Telemetry(#[from] io::Error),
+    /// A run does not end. The worker was drained as far as it could be, and only the end of its process ends the run.
+    #[error(
+        "a run of model `{}` with {} rows takes longer than {:?} (batching.max_run_ms)",
+        run.model, run.rows, run.limit
+    )]
+    Overdue {
+        /// The run.
+        run: OverdueRun,
+        /// Jobs that were under way when the grace was over.
+        abandoned: usize,
+    },
 }
 
 /// Serves until `stop` resolves, then drains. A broker that cannot be reached is waited for; the key ring is read again
@@ -71,10 +83,22 @@ pub async fn serve_parts(
     let keyring = Arc::clone(&parts.keyring);
     let renewal = tokio::spawn(keys::follow(settings.keys.clone(), keyring, Arc::clone(&parts.metrics), reload));
 
+    let (runs, metrics) = (Arc::clone(&parts.runs), Arc::clone(&parts.metrics));
     let worker = Arc::new(Worker::new(settings, parts, publisher));
+    let mut overdue = None;
     let stop = async {
-        stop.await;
-        setter.set(State::Draining);
+        tokio::select! {
+            () = stop => setter.set(State::Draining),
+            run = runs.overdue() => {
+                tracing::error!(
+                    model.name = &*run.model, batch.size = run.rows, limit_ms = run.limit.as_millis(),
+                    "a run of model `{}` does not end, the worker stops and has to be replaced", run.model
+                );
+                metrics.run_overdue(&run.model);
+                setter.set(State::Dead(format!("a run of model `{}` does not end", run.model)));
+                overdue = Some(run);
+            }
+        }
     };
     let drained = run(worker, consumer, stop).await;
     follower.abort();
@@ -85,7 +109,10 @@ pub async fn serve_parts(
     if let Some(telemetry) = telemetry {
         telemetry.stop().await;
     }
-    Ok(drained)
+    match overdue {
+        None => Ok(drained),
+        Some(run) => Err(ServeError::Overdue { run, abandoned: drained.abandoned }),
+    }
 }
 
 /// Readiness and the gauge follow the broker's session.

@@ -9,9 +9,10 @@ use std::sync::Arc;
 
 use inferq::backend::{Backend, BackendError};
 use inferq::batch::row::{Batch, BatchOutput, Row};
+use inferq::cli::Exit;
 use inferq::protocol::tensor::{Tensor, TensorData};
 use inferq::settings::{LoadOptions, Settings};
-use inferq::worker::{Parts, serve_parts};
+use inferq::worker::{Parts, ServeError, serve_parts};
 
 /// First element of a row that makes the backend panic.
 pub const PANIC: f32 = -1.0;
@@ -51,13 +52,15 @@ pub async fn serve() -> ExitCode {
     // What the panics say is no news here.
     std::panic::set_hook(Box::new(|_| {}));
     let settings = Settings::load(&LoadOptions::default()).unwrap().0;
-    let parts = Parts::load_with(&settings, Some(Arc::new(|backend| Arc::new(Misbehaving(backend))))).unwrap();
+    let parts = Parts::load_with(&settings, Arc::new(|_, backend| Arc::new(Misbehaving(backend)))).unwrap();
     let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()).unwrap();
     let stop = async {
         terminate.recv().await;
     };
     match serve_parts(&settings, parts, inferq::worker::KeyReload::default(), stop).await {
         Ok(_drained) => ExitCode::SUCCESS,
+        // At once: a runtime waits for threads that never end.
+        Err(ServeError::Overdue { .. }) => std::process::exit(i32::from(Exit::Overdue.code())),
         Err(error) => panic!("{error}"),
     }
 }

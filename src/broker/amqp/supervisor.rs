@@ -60,6 +60,10 @@ pub(super) async fn supervise(config: Config, mut links: Links) {
                 links.connectivity.send_replace(Connectivity::Consuming);
                 let began = Instant::now();
                 let ended = session.run(&mut links).await;
+                if let Some(publishing) = &links.publishing {
+                    // Who blocked is gone; whoever waits for it waits as long as for any other publish.
+                    publishing.blocked.send_replace(false);
+                }
                 // What ends a session at once may end the next one as well; but the broker answers, so the pause stays short.
                 attempt = if began.elapsed() >= SETTLED_SESSION { 0 } else { attempt.min(1) };
                 match ended {

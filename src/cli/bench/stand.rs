@@ -7,6 +7,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use super::arms::Arm;
+use crate::backend::watch::RunWatch;
 use crate::batch::batcher::{BatchReport, Observed};
 use crate::broker::amqp::pool::ChannelPool;
 use crate::broker::amqp::{self, Connectivity, Subscription};
@@ -170,7 +171,7 @@ fn parts(settings: &Settings, ran: &Arc<Mutex<Vec<Ran>>>) -> Result<Parts, Failu
     let ran = Arc::clone(ran);
     let options = ModelOptions {
         batching: settings.batching,
-        substitute: None,
+        wrap: Arc::new(|_, backend| backend),
         changed: Arc::new(|_, _| ()),
         observe: Arc::new(move |name| {
             let model = places.iter().position(|place| place == name).unwrap_or_default();
@@ -187,7 +188,7 @@ fn parts(settings: &Settings, ran: &Arc<Mutex<Vec<Ran>>>) -> Result<Parts, Failu
     };
     let models = Arc::new(ModelRepository::open(&settings.models, &options).map_err(AssembleError::from)?);
     let metrics = Arc::new(Metrics::new(&settings.service.worker_id, &names));
-    Ok(Parts { keyring, models, metrics })
+    Ok(Parts { keyring, models, metrics, runs: RunWatch::new(settings.batching.max_run) })
 }
 
 fn work<P: Publisher, C: Consumer>(

@@ -65,7 +65,7 @@ pub(super) fn unmeasured(batching: &BatchingSettings) -> ModelOptions {
     ModelOptions {
         batching: *batching,
         observe: Arc::new(move |_: &str| Arc::clone(&nobody_measures)),
-        substitute: None,
+        wrap: Arc::new(|_, backend| backend),
         changed: Arc::new(|_, _| {}),
     }
 }

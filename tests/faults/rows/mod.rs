@@ -74,6 +74,17 @@ pub const ROWS: &[Row] = &[
         8,
     ),
     row(
+        9,
+        "crashing_inputs",
+        (
+            "1 in 1,000 inputs makes the backend panic, 1 in 1,000 ends the process",
+            "a panic is told its producer; a job that ends processes is a dead letter within its limit; no other is; at \
+             least 80 % of the throughput",
+        ),
+        Broker::Shared,
+        6,
+    ),
+    row(
         15,
         "acknowledgement_timeout",
         ("a worker frozen past the broker's acknowledgement timeout", "channel rebuilt; 0 lost"),
@@ -178,6 +189,16 @@ pub const ROWS: &[Row] = &[
         Broker::Shared,
         2,
     ),
+    row(
+        20,
+        "hanging_input",
+        (
+            "an input whose run never ends",
+            "reported, not alive, ended with exit code 6; a dead letter within its limit; no other is",
+        ),
+        Broker::Shared,
+        2,
+    ),
 ];
 
 /// Settings that a row's service differs in.
@@ -186,12 +207,13 @@ pub fn overrides(number: u32, short: bool) -> Vec<(&'static str, String)> {
         // The pulse that notices a black hole; the long form has the one that the product has.
         (4, true) => vec![("broker.heartbeat_s", "2".to_owned())],
         (5 | 18, true) => vec![("broker.heartbeat_s", "4".to_owned())],
-        (9, true) => vec![("broker.delivery_limit", "6".to_owned())],
+        (9, true) => vec![("broker.delivery_limit", "7".to_owned())],
         (15, _) => vec![("broker.heartbeat_s", "60".to_owned())],
         (19, _) => vec![("broker.heartbeat_s", "5".to_owned())],
         (20, _) => vec![
-            ("broker.delivery_limit", "3".to_owned()),
+            ("broker.delivery_limit", "6".to_owned()),
             ("batching.max_run_ms", "1000".to_owned()),
+            ("broker.publish_timeout_ms", "2000".to_owned()),
             ("worker.drain_grace_ms", "2000".to_owned()),
         ],
         _ => Vec::new(),
