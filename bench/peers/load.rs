@@ -9,13 +9,16 @@ use inferq::cli::bench::random::Random;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
-use super::Result;
 use super::plan::Post;
 use super::road::Road;
 use super::workers::Running;
+use super::{Fault, Result};
 
 /// Arrivals that may wait between the clock's thread and the tasks.
 const ARRIVALS: usize = 4_096;
+
+/// One job in so many may fail before nothing more is measured.
+const MAX_FAILED_SHARE: usize = 100;
 
 /// What one block came to.
 #[derive(Debug, Clone, Copy)]
@@ -26,6 +29,8 @@ pub(crate) struct Block {
     pub(crate) cpu_s_per_1000: f64,
     /// The share of answers that name the true topic: the same for all, or they do not do the same work.
     pub(crate) accuracy: f64,
+    /// Jobs that got no answer.
+    pub(crate) failed: usize,
 }
 
 /// Asks with `window` questions under way for as long as `length`, and waits for the last answer.
@@ -45,9 +50,9 @@ pub(crate) async fn closed(
                 if began.elapsed() >= length {
                     break;
                 }
-                answers.ask(&road, post, Instant::now()).await?;
+                answers.ask(&road, post, Instant::now()).await;
             }
-            Ok(answers)
+            answers
         });
     }
     finish(asking, running, cpu, began).await
@@ -78,9 +83,9 @@ pub(crate) async fn open(
         asking.spawn(async move {
             let mut answers = Answers::default();
             if let Some(post) = posts.get(index % posts.len()) {
-                answers.ask(&road, post, intended).await?;
+                answers.ask(&road, post, intended).await;
             }
-            Ok(answers)
+            answers
         });
     }
     clock.join().map_err(|_| "the clock's thread panicked")?;
@@ -106,31 +111,43 @@ pub(crate) fn poisson(seed: u64, rate: f64, length: Duration) -> Vec<Duration> {
 struct Answers {
     latencies: Vec<Duration>,
     right: usize,
+    failed: usize,
+    fault: Option<Fault>,
 }
 
 impl Answers {
-    async fn ask(&mut self, road: &Road, post: &Post, intended: Instant) -> Result<()> {
-        let label = road.ask(&post.text).await?;
-        self.latencies.push(intended.elapsed());
-        self.right += usize::from(label == post.label);
-        Ok(())
+    async fn ask(&mut self, road: &Road, post: &Post, intended: Instant) {
+        match road.ask(&post.text).await {
+            Ok(label) => {
+                self.latencies.push(intended.elapsed());
+                self.right += usize::from(label == post.label);
+            }
+            Err(fault) => {
+                self.failed += 1;
+                self.fault = Some(fault);
+            }
+        }
+    }
+
+    fn add(&mut self, other: Self) {
+        self.latencies.extend(other.latencies);
+        self.right += other.right;
+        self.failed += other.failed;
+        self.fault = other.fault.or(self.fault.take());
     }
 }
 
 #[expect(clippy::cast_precision_loss, reason = "a block has some thousand jobs")]
-async fn finish(
-    mut asking: JoinSet<Result<Answers>>,
-    running: &Running,
-    cpu: Duration,
-    began: Instant,
-) -> Result<Block> {
+async fn finish(mut asking: JoinSet<Answers>, running: &Running, cpu: Duration, began: Instant) -> Result<Block> {
     let mut all = Answers::default();
     while let Some(answers) = asking.join_next().await {
-        let answers = answers??;
-        all.latencies.extend(answers.latencies);
-        all.right += answers.right;
+        all.add(answers?);
     }
     let (elapsed, cpu) = (began.elapsed(), running.cpu_time().saturating_sub(cpu));
+    if let Some(fault) = all.fault.filter(|_| all.failed * MAX_FAILED_SHARE > all.latencies.len()) {
+        let (name, failed, answered) = (running.worker.key(), all.failed, all.latencies.len());
+        return Err(format!("{name}: {failed} jobs failed, {answered} were answered; one of them: {fault}").into());
+    }
     all.latencies.sort_unstable();
     let count = all.latencies.len().max(1) as f64;
     Ok(Block {
@@ -139,6 +156,7 @@ async fn finish(
         p99_ms: quantile_ms(&all.latencies, 0.99),
         cpu_s_per_1000: cpu.as_secs_f64() * 1_000.0 / count,
         accuracy: all.right as f64 / count,
+        failed: all.failed,
     })
 }
 

@@ -49,6 +49,13 @@ struct Round {
     memory: Memory,
 }
 
+impl Round {
+    /// Jobs that got no answer.
+    fn failed(&self) -> usize {
+        self.alone.failed + self.window.failed + self.loads.iter().map(|block| block.failed).sum::<usize>()
+    }
+}
+
 /// A worker that is ready, and what has been measured of it.
 struct Stand {
     running: Running,

@@ -61,6 +61,7 @@ impl Measured {
             "rss_mib": round(self.memory(|m| m.rss_mib)),
             "pss_mib": round(self.memory(|m| m.pss_mib)),
             "processes": self.processes,
+            "failed": self.rounds.iter().map(Round::failed).sum::<usize>(),
             "accuracy": round(self.median(|r| r.window.accuracy)),
             "alone": block(&|r| &r.alone),
             "window": block(&|r| &r.window),
@@ -101,10 +102,15 @@ fn table(plan: &Plan, all: &[Measured]) -> String {
          | RSS MiB | PSS MiB | right |\n|---|---|---|---|---|---|---|---|---|---|---|\n",
     );
     all.iter().for_each(|one| text.push_str(&one.row()));
-    if let Some(ours) = all.iter().find(|one| one.worker == Worker::Inferq) {
+    if let Some(ours) = all.iter().find(|one| one.worker == Worker::Inferq).filter(|_| all.len() > 1) {
         text.push_str("\n| inferq against | jobs/s | p50 alone | p99 window | CPU per job | RSS | PSS |\n");
         text.push_str("|---|---|---|---|---|---|---|\n");
         all.iter().filter(|one| one.worker != Worker::Inferq).for_each(|one| text.push_str(&ratios(ours, one)));
+    }
+    for (one, failed) in all.iter().map(|one| (one, one.rounds.iter().map(Round::failed).sum::<usize>())) {
+        if failed > 0 {
+            text.push_str(&format!("\n{}: {failed} jobs got no answer.\n", one.worker.title()));
+        }
     }
     text.push_str(&format!(
         "\nMedians of {} rounds, blocks of {:?}, window {WINDOW}, {} queues for Celery and aio-pika, seed {}. {}\n",
