@@ -40,6 +40,8 @@ pub const MAX_PLANS: usize = 32;
 pub const MAX_IMAGE_SIDE: usize = 4_096;
 /// Bytes at either end of a file that a model of files may look at.
 pub const MAX_FILE_BLOCK_BYTES: usize = 1 << 20;
+/// Model runs that the explanation of one job may take.
+pub const MAX_EXPLAIN_RUNS: usize = 4_096;
 /// Aliases of one model.
 pub const MAX_ALIASES: usize = 16;
 /// Changes of a model's aliases that are remembered.

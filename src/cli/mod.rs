@@ -15,6 +15,7 @@ use crate::telemetry::logging;
 
 mod campaign;
 mod embedded_client;
+mod explained;
 mod failure;
 mod output;
 mod tally;

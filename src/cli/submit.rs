@@ -1,15 +1,16 @@
 //! `inferq submit`: seals texts as jobs, publishes them, prints the replies.
 
 use std::fs::File;
-use std::io::{BufRead, BufReader, IsTerminal as _, stdin};
+use std::io::{BufRead, BufReader, IsTerminal as _, stdin, stdout};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::campaign::Campaign;
+use super::explained::{weighed, words};
 use super::failure::{Exit, Failure};
 use super::output::{merged, print, print_table};
 use super::tally::Tally;
@@ -47,6 +48,10 @@ pub struct SubmitArgs {
     /// Print the K most probable labels instead of the best
     #[arg(long, value_name = "K", value_parser = clap::value_parser!(u16).range(1..))]
     top: Option<u16>,
+    /// Ask why: what each word adds to the probability of the label, shown in colours
+    #[arg(long, value_name = "METHOD", num_args = 0..=1, default_missing_value = "occlusion", require_equals = true)]
+    #[arg(conflicts_with = "top")]
+    explain: Option<Method>,
     /// How long to wait for each reply
     #[arg(long, value_name = "SECONDS", default_value_t = 60)]
     timeout_s: u64,
@@ -61,10 +66,20 @@ pub struct SubmitArgs {
     json: bool,
 }
 
+/// How words are weighed; docs/models.md says what each costs.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Method {
+    /// What is lost without a word and its neighbours
+    Occlusion,
+    /// What a word adds, on average over orders in which the words come
+    Shapley,
+}
+
 const EXAMPLES: &str = "\
 Examples:
   inferq submit \"the goalie stopped every shot\"
   inferq submit --model topic:1 --top 3 --file letter.txt
+  inferq submit --explain=shapley \"the goalie stopped every shot\"
   inferq submit --jsonl models/topic/samples/posts.jsonl --json > replies.jsonl
   tail -f events.jsonl | head -1000 | inferq submit --jsonl -";
 
@@ -177,6 +192,13 @@ fn job(args: &SubmitArgs, text: &str) -> Job {
     if let Some(k) = args.top {
         job = job.with_top("label", usize::from(k));
     }
+    if let Some(method) = args.explain {
+        let word = match method {
+            Method::Occlusion => "occlusion",
+            Method::Shapley => "shapley",
+        };
+        job.request.parameters.insert("explain".to_owned(), word.into());
+    }
     if let Some(milliseconds) = args.deadline_ms {
         job = job.with_deadline(Duration::from_millis(milliseconds));
     }
@@ -189,7 +211,16 @@ fn report(args: &SubmitArgs, items: &[Item], finished: &[Finished]) -> Result<()
         let lines: Vec<String> = named().map(|(item, one)| json_line(&item.id, one).to_string()).collect();
         return print(&(lines.join("\n") + "\n"));
     }
-    print_table(["ID", "ANSWER", "MILLISECONDS"], named().map(|(item, one)| human_row(&item.id, one)))
+    print_table(["ID", "ANSWER", "MILLISECONDS"], named().map(|(item, one)| human_row(&item.id, one)))?;
+    if args.explain.is_none() {
+        return Ok(());
+    }
+    for (item, one) in named() {
+        if let Ok(ResponseBody::Result(response)) = &one.reply {
+            print(&words(&item.id, &item.text, response, stdout().is_terminal()))?;
+        }
+    }
+    Ok(())
 }
 
 fn json_line(id: &str, finished: &Finished) -> Value {
@@ -198,6 +229,7 @@ fn json_line(id: &str, finished: &Finished) -> Value {
             "model": format!("{}:{}", response.model_name, response.model_version),
             "predictions": Prediction::read_all(response),
             "top": top_labels(response),
+            "words": weighed(response),
             "parameters": response.parameters,
         }),
         Ok(ResponseBody::Error(error)) => json!({ "error": { "code": error.code, "message": error.error } }),

@@ -8,17 +8,19 @@ use std::time::Duration;
 use serde_json::{Map, Value};
 use sha2::{Digest as _, Sha256};
 
+use super::explain::invalid;
+use super::units::Units;
 use super::{ModelError, ModelSpec, golden};
 use crate::backend::Backend;
 use crate::backend::tract::{GraphSpec, Padding, TractBackend};
 use crate::batch::batcher::{Batcher, BatcherSettings, Observer, SubmitOptions};
 use crate::batch::cost::CostModel;
 use crate::batch::policy::Bounds;
-use crate::batch::row::{Batch, Inferred, Row};
+use crate::batch::row::{Batch, Inferred, Row, RowOutput};
 use crate::error::{ErrorCode, JobError};
 use crate::limits::INLINE_PREPARE_BYTES;
 use crate::postprocess::Postprocessor;
-use crate::preprocess::Preprocessor;
+use crate::preprocess::{Layout, Preprocessor};
 use crate::protocol::request::{InferenceRequest, RequestFacts};
 use crate::protocol::response::InferenceResponse;
 use crate::protocol::tensor::TensorData;
@@ -134,6 +136,29 @@ impl LoadedModel {
     /// `DEADLINE_EXCEEDED`, `INFERENCE_FAILED`, `MODEL_UNAVAILABLE`: the first that any row met.
     pub async fn infer(&self, rows: Vec<Row>, options: SubmitOptions) -> Result<Vec<Inferred>, JobError> {
         self.batcher.submit_all(rows, &options).await
+    }
+
+    /// The probabilities of all classes of a row.
+    pub(super) fn probabilities(&self, row: &RowOutput) -> Result<Vec<f64>, JobError> {
+        let found = self.postprocessor.probabilities(row)?;
+        let found = found.ok_or_else(|| invalid("only a model with labels can be explained".to_owned()))?;
+        Ok(found.into_iter().map(f64::from).collect())
+    }
+
+    /// The parts of `row` that an explanation takes away; `text` is what the row was made of.
+    pub(super) fn units(&self, row: Row, text: Option<&[u8]>) -> Result<Units, JobError> {
+        match (&*self.preprocessor, text) {
+            (Preprocessor::Text(tokenizer), Some(text)) => {
+                let (nothing, input) = (tokenizer.id_of_nothing(), tokenizer.place_of_ids());
+                Ok(Units::tokens(row, tokenizer.spans(text)?, nothing, input))
+            }
+            (Preprocessor::Image(image), _) => {
+                Ok(Units::patches(row, image.layout == Layout::Nhwc, image.height, image.width))
+            }
+            (Preprocessor::Text(_) | Preprocessor::Bytes(..) | Preprocessor::Tensor(_), _) => {
+                Err(invalid("only models of texts and images can be explained".to_owned()))
+            }
+        }
     }
 
     /// The response to a request, from the results of its rows.

@@ -7,6 +7,7 @@ mod aliases;
 mod aside;
 mod check;
 mod error;
+mod explain;
 mod golden;
 mod loaded;
 mod register;
@@ -15,12 +16,14 @@ mod sample;
 mod slot;
 mod snapshot;
 mod spec;
+mod units;
 mod watcher;
 
 use crate::telemetry::labels::ModelChange;
 
 pub use aliases::{Alias, AliasTable, Aliases, STABLE, check_shares};
 pub use error::ModelError;
+pub use explain::ExplainRequest;
 pub use loaded::{ChangeObserver, LoadedModel, ModelOptions, Wrap};
 pub use register::{About, Registered, Registration, register};
 pub use repository::{ModelRepository, find_versions};

@@ -197,7 +197,7 @@ impl Classifier {
         rows.iter().map(|row| self.row_probabilities(row)).collect()
     }
 
-    fn row_probabilities(&self, row: &RowOutput) -> Result<Vec<f32>, JobError> {
+    pub(super) fn row_probabilities(&self, row: &RowOutput) -> Result<Vec<f32>, JobError> {
         let scores = match row.outputs.get(self.output).map(Tensor::elements) {
             Some(TensorData::Fp32(scores)) if scores.len() == self.labels.len() => scores,
             Some(other) => {

@@ -58,6 +58,15 @@ impl Postprocessor {
         self.classifier.as_ref().map_or(&[], Classifier::labels)
     }
 
+    /// The probabilities of all classes of one row; `None` for a raw model.
+    ///
+    /// # Errors
+    /// `INFERENCE_FAILED` for values that are not finite, or not as many as there are labels.
+    pub fn probabilities(&self, row: &RowOutput) -> Result<Option<Vec<f32>>, JobError> {
+        check_finite(std::slice::from_ref(row))?;
+        self.classifier.as_ref().map(|classifier| classifier.row_probabilities(row)).transpose()
+    }
+
     /// The names of all outputs that may be asked for, those answered by default first.
     #[must_use]
     pub fn output_names(&self) -> Vec<&str> {

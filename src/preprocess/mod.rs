@@ -23,7 +23,7 @@ mod tokenizer;
 pub use bytes::BytesSpec;
 pub use image::{Channels, ImageSpec, Layout, Resize};
 pub use resample::Filter;
-pub use text::{TextPreprocessor, TextSpec};
+pub use text::{Span, TextPreprocessor, TextSpec};
 pub use tokenizer::TokenizerError;
 
 /// The input that a model of texts takes.

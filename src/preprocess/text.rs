@@ -36,6 +36,17 @@ pub struct TextSpec {
     pub pad_id: i64,
 }
 
+/// Where a token stands in its text, in bytes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Span {
+    /// Its first byte.
+    pub start: usize,
+    /// The byte behind its last.
+    pub end: usize,
+    /// What stands there.
+    pub text: String,
+}
+
 /// Tokenizes texts.
 #[derive(Debug)]
 pub struct TextPreprocessor {
@@ -86,6 +97,30 @@ impl TextPreprocessor {
             return Err(invalid(format!("input `text` has shape {shape:?}, [N] or [N, 1] was expected")));
         }
         texts.iter().enumerate().map(|(row, text)| self.row(row, text)).collect()
+    }
+
+    /// Where each of a text's ids stands in it; `None` for special tokens.
+    ///
+    /// # Errors
+    /// `INVALID_INPUT` for what cannot be tokenized.
+    pub(crate) fn spans(&self, text: &[u8]) -> Result<Vec<Option<Span>>, JobError> {
+        let fault = || invalid("row 0 of input `text` cannot be tokenized");
+        let text = std::str::from_utf8(text).map_err(|_| fault())?;
+        let places = self.tokenizer.places(text).map_err(|_| fault())?;
+        let span = |(start, end): (usize, usize)| {
+            Some(Span { start, end, text: text.get(start..end).unwrap_or_default().to_owned() })
+        };
+        Ok(places.into_iter().map(|place| place.and_then(span)).collect())
+    }
+
+    /// The id that is put in the place of a token that is taken away.
+    pub(crate) fn id_of_nothing(&self) -> i64 {
+        self.tokenizer.id_of_nothing().unwrap_or(self.spec.pad_id)
+    }
+
+    /// Which of a row's inputs the ids are.
+    pub(crate) fn place_of_ids(&self) -> usize {
+        self.columns.iter().position(|column| *column == Column::Ids).unwrap_or(0)
     }
 
     /// The row of one text, the request's `row`th.

@@ -69,6 +69,31 @@ impl TextTokenizer {
         Ok(self.cut(self.all_ids(text)?))
     }
 
+    /// Where the ids of `text` stand in it, in bytes; `None` for special tokens. As many as there are ids.
+    ///
+    /// # Errors
+    /// As [`Self::ids`].
+    pub(super) fn places(&self, text: &str) -> Result<Vec<Option<(usize, usize)>>, tokenizers::Error> {
+        let encoding = self.tokenizer.encode(text, true)?;
+        let special = encoding.get_special_tokens_mask().iter();
+        let places = encoding.get_offsets().iter().zip(special);
+        let mut places: Vec<_> = places.map(|(place, special)| (*special == 0).then_some(*place)).collect();
+        places.truncate(self.max_tokens);
+        Ok(places)
+    }
+
+    /// The id that means the least: a mask's, else that of unknown words, where the tokenizer has either.
+    pub(super) fn id_of_nothing(&self) -> Option<i64> {
+        let unknown = match self.tokenizer.get_model() {
+            ModelWrapper::WordLevel(model) => Some(model.unk_token.as_str()),
+            ModelWrapper::WordPiece(model) => Some(model.unk_token.as_str()),
+            ModelWrapper::BPE(model) => model.unk_token.as_deref(),
+            ModelWrapper::Unigram(_) => None,
+        };
+        let id = |token: &str| self.tokenizer.token_to_id(token).map(i64::from);
+        id("[MASK]").or_else(|| id("<mask>")).or_else(|| unknown.and_then(id))
+    }
+
     fn cut(&self, mut ids: Vec<i64>) -> Vec<i64> {
         ids.truncate(self.max_tokens);
         ids

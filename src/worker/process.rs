@@ -19,6 +19,7 @@ use crate::broker::{Delivery, Publisher};
 use crate::envelope::{Admitted, JobIdentity, OpenedJob, Rejection, RequestClaims, Tenant, UnixSeconds, open_request};
 use crate::error::{ErrorCode, JobError};
 use crate::limits::{ACK_COALESCE, INLINE_OPEN_BYTES};
+use crate::model::ExplainRequest;
 use crate::protocol::body::EncodedBody;
 use crate::protocol::model_ref::ModelRef;
 use crate::protocol::properties::{HEADER_DEADLINE_MS, Message};
@@ -151,12 +152,17 @@ impl<P: Publisher> Worker<P> {
         // The job's id decides between versions, so that a copy of the job is answered by the same.
         let ModelRef { name, version } = &claims.model;
         let model = self.models.resolve(name, *version, &claims.message_id).await?;
-        let asked = request.facts();
+        let (asked, explain) = (request.facts(), ExplainRequest::read(&request)?);
         let prepared = model.prepare(request).await?;
+        let explained = explain.zip(prepared.first().cloned());
         stopwatch.lap(Stage::Prepare);
-        let rows = model.infer(prepared, options).await?;
+        let rows = model.infer(prepared, options.clone()).await?;
         stopwatch.ran(longest(&rows, |row| row.waited), longest(&rows, |row| row.ran));
-        let body = model.shape(rows, &asked)?.encode()?;
+        let mut response = model.shape(rows, &asked)?;
+        if let Some((explain, row)) = explained {
+            model.explain(&explain, row, &options, &mut response).await?;
+        }
+        let body = response.encode()?;
         let (bytes, most) = (body.bytes.len(), self.open_policy.max_plaintext_bytes);
         if bytes > most {
             let message =
