@@ -184,6 +184,35 @@ async fn real_posts_are_classified_and_the_worker_stops_in_order() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_model_is_evaluated_and_explained_through_its_workers() {
+    let service = Service::new().await;
+    let worker = service.worker().await;
+    let posts = std::fs::read_to_string(format!("{ROOT}/models/topic/samples/posts.jsonl")).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("posts.jsonl");
+    std::fs::write(&data, posts.lines().take(100).collect::<Vec<_>>().join("\n")).unwrap();
+    let evaluate = |more: &[&str]| {
+        let mut command = service.command();
+        command.args(["models", "evaluate", "--model", "topic", "--json", "--data"]).arg(&data).args(more);
+        async move {
+            let output = tokio::task::spawn_blocking(move || command.output()).await.unwrap().unwrap();
+            assert!(output.status.success(), "{}", text(&output.stderr));
+            serde_json::from_slice::<Value>(&output.stdout).unwrap()
+        }
+    };
+    let (here, there) = (evaluate(&[]).await, evaluate(&["--broker", &service.url]).await);
+    assert_eq!((&there["texts"], &there["errors"]), (&100.into(), &serde_json::json!({})));
+    for figure in ["model", "accuracy", "macro_f1", "confusion"] {
+        assert_eq!(here[figure], there[figure], "{figure}");
+    }
+    let output = service.submit(&["--explain", "the goalie stopped every shot"]).await;
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let told = text(&output.stdout);
+    assert!(told.contains("why recreation") && told.contains("  +") && told.contains("  goalie\n"), "{told}");
+    assert_eq!(worker.terminate().await, Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_worker_that_is_killed_loses_no_job() {
     const JOBS: usize = 400;
     let service = Service::new().await;
