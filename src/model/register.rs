@@ -180,6 +180,7 @@ fn preprocess(asked: &Registration, graph: &GraphFacts) -> Result<PreprocessSpec
         max_tokens: asked.max_tokens,
         max_text_bytes: 256 << 10,
         pad_id: asked.pad_id,
+        mask: Vec::new(),
     }))
 }
 

@@ -15,6 +15,7 @@ use crate::protocol::tensor_spec::TensorSpec;
 
 mod bytes;
 mod image;
+mod mask;
 mod resample;
 mod tensor;
 mod text;
@@ -22,6 +23,7 @@ mod tokenizer;
 
 pub use bytes::BytesSpec;
 pub use image::{Channels, ImageSpec, Layout, Resize};
+pub use mask::MaskKind;
 pub use resample::Filter;
 pub use text::{Span, TextPreprocessor, TextSpec};
 pub use tokenizer::TokenizerError;

@@ -7,6 +7,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use super::invalid;
+use super::mask::{MaskKind, mask};
 use super::tokenizer::{TextTokenizer, TokenizerError};
 use crate::batch::row::Row;
 use crate::error::{ErrorCode, JobError};
@@ -34,6 +35,9 @@ pub struct TextSpec {
     pub max_text_bytes: usize,
     /// The id that shorter texts of a batch are filled up with.
     pub pad_id: i64,
+    /// What is masked in a text before it is tokenized.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub mask: Vec<MaskKind>,
 }
 
 /// Where a token stands in its text, in bytes.
@@ -137,8 +141,10 @@ impl TextPreprocessor {
         let text = std::str::from_utf8(text).map_err(|error| {
             invalid(format!("row {row} of input `text` is not UTF-8 at byte {}", error.valid_up_to()))
         })?;
-        let ids =
-            self.tokenizer.ids(text).map_err(|_| invalid(format!("row {row} of input `text` cannot be tokenized")))?;
+        let ids = self
+            .tokenizer
+            .ids(&mask(text, &self.spec.mask))
+            .map_err(|_| invalid(format!("row {row} of input `text` cannot be tokenized")))?;
         if ids.is_empty() {
             return Err(invalid(format!("row {row} of input `text` has no word in its {} bytes", text.len())));
         }
@@ -170,6 +176,7 @@ mod tests {
             max_tokens: 128,
             max_text_bytes: 1_000,
             pad_id: 0,
+            mask: Vec::new(),
         };
         let ids = TensorSpec { name: "input_ids".into(), datatype: Datatype::Int64, shape: vec![-1, -1] };
         TextPreprocessor::load(&spec, &[ids], Path::new(folder)).unwrap()
@@ -182,6 +189,14 @@ mod tests {
             tensor: Tensor::new(vec![texts.len()], elements).unwrap(),
             binary_data: false,
         }
+    }
+
+    #[test]
+    fn a_masked_text_is_tokenized_as_its_placeholders() {
+        let mut topic = topic();
+        let plain = topic.row(0, b"hockey [card] and [email]").unwrap();
+        topic.spec.mask = vec![MaskKind::Card, MaskKind::Email];
+        assert_eq!(topic.row(0, b"hockey 4111 1111 1111 1111 and jane@example.org").unwrap(), plain);
     }
 
     #[test]

@@ -26,6 +26,11 @@ impl StolenKey {
         let bytes = URL_SAFE_NO_PAD.decode(jwk["k"].as_str().unwrap()).unwrap();
         Self { id: jwk["kid"].as_str().unwrap().to_owned(), bytes: bytes.try_into().unwrap() }
     }
+
+    /// The key itself, as its file has it.
+    pub(super) fn material(&self) -> String {
+        URL_SAFE_NO_PAD.encode(self.bytes)
+    }
 }
 
 /// A message in the making.

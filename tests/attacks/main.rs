@@ -6,7 +6,9 @@
 mod house;
 
 mod bits;
+mod canary;
 mod forge;
+mod isolation;
 mod replays;
 mod rotation;
 mod table;

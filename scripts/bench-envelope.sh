@@ -1,0 +1,21 @@
+#!/usr/bin/env bash
+# Measures what the envelope costs on one core: opening, refusing and sealing, small and large. Needs no broker.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+. scripts/lib.sh
+
+case ${1:-} in
+'') ;;
+-h | --help)
+    echo "usage: bench-envelope.sh"
+    echo
+    echo "Prints what opening, refusing and sealing an envelope takes, in microseconds. Quiet machines give the best figures."
+    exit
+    ;;
+*) die "unknown option $1; see $0 --help" ;;
+esac
+
+need_rust
+say "building (release)"
+cargo bench --locked --bench envelope --no-run
+exec cargo bench --locked --bench envelope
