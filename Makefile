@@ -1,7 +1,7 @@
 # Every task of the repository. `make` alone lists them. The recipes are one line each: the work is in scripts/.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help doctor demo demo-embedded build test check lint deny test-rabbitmq4 train-topic bench-echo bench-envelope bench-peers swaps explain faults compose-env
+.PHONY: help doctor demo demo-embedded build test check lint deny test-rabbitmq4 train-topic bench-echo bench-envelope batching-pictures bench-peers swaps explain faults compose-env
 
 help: ## List the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-16s %s\n", $$1, $$2 }'
@@ -50,6 +50,9 @@ swaps: ## Replace a model 20 times under load: errors, and p99 against that with
 
 explain: ## Explain 200 posts, and see whether the words that are named are those that matter; POSTS=n
 	@INFERQ_EXPLAIN_POSTS=$${POSTS:-200} cargo test --release --locked --test explain -- --nocapture the_words
+
+batching-pictures: ## Draw the pictures of docs/batching.md from the recorded costs
+	cargo bench --locked --bench batching
 
 faults: ## Kill, cut and stop a running service, and account for every job; FAULTS_MINUTES, FAULTS_N, FAULTS_SEED, FAULTS_ROWS
 	@scripts/faults.sh

@@ -67,6 +67,8 @@ pub struct BatchReport {
     pub expected: Duration,
     /// How long its rows would have run one by one, as expected.
     pub expected_apart: Duration,
+    /// Whether rows of several tenants waited when it was formed.
+    pub contended: bool,
 }
 
 /// What the driver tells whoever measures.
@@ -266,7 +268,13 @@ impl Driver {
             hopeless.into_iter().for_each(refuse);
             if !rows.is_empty() {
                 let (reason, unknown) = (DispatchReason::Bisected, Duration::ZERO);
-                let dispatch = Dispatch { positions: Vec::new(), reason, expected: unknown, expected_apart: unknown };
+                let dispatch = Dispatch {
+                    positions: Vec::new(),
+                    reason,
+                    expected: unknown,
+                    expected_apart: unknown,
+                    contended: false,
+                };
                 return Some((rows, dispatch));
             }
         }
@@ -289,7 +297,7 @@ impl Driver {
     }
 
     fn run(&mut self, mut rows: Vec<Waiting>, dispatch: &Dispatch) {
-        let Dispatch { reason, expected, expected_apart, .. } = *dispatch;
+        let Dispatch { reason, expected, expected_apart, contended, .. } = *dispatch;
         rows.iter_mut().for_each(|waiting| drop(waiting.slot.take()));
         let backend = Arc::clone(&self.backend);
         let began = Instant::now();
@@ -308,6 +316,7 @@ impl Driver {
                 reason,
                 expected: if was_warm { expected } else { Duration::ZERO },
                 expected_apart,
+                contended,
             };
             Finished { rows, result, report, began, was_warm }
         });

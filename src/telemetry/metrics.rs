@@ -15,6 +15,7 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Metric as Registrable, Registry};
 
+use super::batches::{BatchMetrics, ModelMetrics};
 use super::labels::{ModelChange, PublishOutcome, ReloadOutcome, RequeueReason, Stage, UndeliverableReason};
 use super::names::{self, Metric};
 use super::process::ProcessCollector;
@@ -30,11 +31,10 @@ const SECONDS: [f64; 19] = [
     0.000_01, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0,
     10.0, 30.0, 60.0,
 ];
-const ROWS: [f64; 11] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1_024.0];
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct ModelLabel {
-    model: Arc<str>,
+pub(super) struct ModelLabel {
+    pub(super) model: Arc<str>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -47,12 +47,6 @@ struct ModelCode {
 struct ModelStage {
     model: Arc<str>,
     stage: &'static str,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct ModelKind {
-    model: Arc<str>,
-    kind: &'static str,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -83,7 +77,7 @@ struct ProcessLabels {
 }
 
 /// A family of histograms, each made by the same constructor.
-type Histograms<Labels> = Family<Labels, Histogram, fn() -> Histogram>;
+pub(super) type Histograms<Labels> = Family<Labels, Histogram, fn() -> Histogram>;
 
 /// All metrics of a worker.
 #[derive(Debug)]
@@ -102,12 +96,8 @@ pub struct Metrics {
     undeliverable: Family<Reason, Counter>,
     job_seconds: Histograms<ModelLabel>,
     stage_seconds: Histograms<ModelStage>,
-    batches: Family<ModelLabel, Counter>,
-    batch_size: Histograms<ModelLabel>,
-    batch_tokens: Family<ModelKind, Counter>,
-    batch_seconds: Histograms<ModelLabel>,
+    batches: BatchMetrics,
     batches_overdue: Family<ModelLabel, Counter>,
-    waiting_rows: Family<ModelLabel, Gauge>,
     model_changes: Family<ModelChanged, Counter>,
     broker_connected: Gauge,
     broker_reconnects: Counter,
@@ -140,12 +130,8 @@ impl Metrics {
             undeliverable: registered(all, &names::REPLIES_UNDELIVERABLE, Family::default()),
             job_seconds: registered(all, &names::JOB_SECONDS, Family::new_with_constructor(seconds)),
             stage_seconds: registered(all, &names::STAGE_SECONDS, Family::new_with_constructor(seconds)),
-            batches: registered(all, &names::BATCHES, Family::default()),
-            batch_size: registered(all, &names::BATCH_SIZE, Family::new_with_constructor(rows)),
-            batch_tokens: registered(all, &names::BATCH_TOKENS, Family::default()),
-            batch_seconds: registered(all, &names::BATCH_SECONDS, Family::new_with_constructor(seconds)),
+            batches: BatchMetrics::register(all),
             batches_overdue: registered(all, &names::BATCHES_OVERDUE, Family::default()),
-            waiting_rows: registered(all, &names::WAITING_ROWS, Family::default()),
             model_changes: registered(all, &names::MODEL_CHANGES, Family::default()),
             broker_connected: registered(all, &names::BROKER_CONNECTED, Gauge::default()),
             broker_reconnects: registered(all, &names::BROKER_RECONNECTS, Counter::default()),
@@ -286,16 +272,7 @@ impl Metrics {
     /// The counters of one model, for its batcher.
     #[must_use]
     pub fn of_model(&self, model: &str) -> ModelMetrics {
-        let label = self.model_label(model);
-        let tokens = |kind| self.batch_tokens.get_or_create_owned(&ModelKind { model: label.model.clone(), kind });
-        ModelMetrics {
-            batches: self.batches.get_or_create_owned(&label),
-            size: self.batch_size.get_or_create_owned(&label),
-            real_tokens: tokens("real"),
-            padded_tokens: tokens("padded"),
-            seconds: self.batch_seconds.get_or_create_owned(&label),
-            waiting_rows: self.waiting_rows.get_or_create_owned(&label),
-        }
+        self.batches.of_model(&self.model_label(model))
     }
 
     /// A batch of `model` takes longer than it may.
@@ -323,68 +300,24 @@ impl Drop for InFlight {
     }
 }
 
-/// A batch that was run.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct BatchRun {
-    /// Its rows.
-    pub rows: usize,
-    /// The length of all rows, as they came.
-    pub real_tokens: usize,
-    /// What was added to make all rows as long as the longest, and the batch as large as its plan.
-    pub padded_tokens: usize,
-    /// How long it ran.
-    pub elapsed: Duration,
-}
-
-/// The counters of one model's batches. Clones count into the same.
-#[derive(Debug, Clone)]
-pub struct ModelMetrics {
-    batches: Counter,
-    size: Histogram,
-    real_tokens: Counter,
-    padded_tokens: Counter,
-    seconds: Histogram,
-    waiting_rows: Gauge,
-}
-
-impl ModelMetrics {
-    /// A batch was run.
-    #[expect(clippy::cast_precision_loss, reason = "a batch has fewer rows than an f64 has exact integers")]
-    pub fn batch(&self, run: &BatchRun) {
-        self.batches.inc();
-        self.size.observe(run.rows as f64);
-        self.real_tokens.inc_by(run.real_tokens as u64);
-        self.padded_tokens.inc_by(run.padded_tokens as u64);
-        self.seconds.observe(run.elapsed.as_secs_f64());
-    }
-
-    /// Of one version's rows, `before` waited for an executor, and `now` do. The gauge is the sum over the versions.
-    pub fn waiting(&self, before: usize, now: usize) {
-        let count = |rows: usize| i64::try_from(rows).unwrap_or(i64::MAX);
-        self.waiting_rows.inc_by(count(now).saturating_sub(count(before)));
-    }
-}
-
 fn register(registry: &mut Registry, metric: &Metric, registrable: impl Registrable) {
     registry.register(metric.registered_name(), metric.meaning, registrable);
 }
 
 /// Registers `registrable` and gives it back: clones count into the same.
-fn registered<M: Registrable + Clone>(registry: &mut Registry, metric: &Metric, registrable: M) -> M {
+pub(super) fn registered<M: Registrable + Clone>(registry: &mut Registry, metric: &Metric, registrable: M) -> M {
     register(registry, metric, registrable.clone());
     registrable
 }
 
-fn seconds() -> Histogram {
+pub(super) fn seconds() -> Histogram {
     Histogram::new(SECONDS)
-}
-
-fn rows() -> Histogram {
-    Histogram::new(ROWS)
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::batches::BatchRun;
+    use super::super::labels::DispatchReason;
     use super::super::names::Kind;
     use super::*;
 
@@ -414,7 +347,16 @@ mod tests {
         metrics.published(PublishOutcome::Confirmed, Duration::from_millis(2));
         let model = metrics.of_model("topic");
         let elapsed = Duration::from_millis(20);
-        model.batch(&BatchRun { rows: 3, real_tokens: 50, padded_tokens: 10, elapsed });
+        model.batch(&BatchRun {
+            rows: 3,
+            real_tokens: 50,
+            padded_tokens: 10,
+            elapsed,
+            reason: DispatchReason::Costly,
+            expected: Duration::from_millis(16),
+            expected_apart: Duration::from_millis(48),
+            contended: true,
+        });
         model.waiting(0, 7);
         metrics
     }
@@ -450,6 +392,11 @@ mod tests {
             "inferq_batch_size_rows_sum{model=\"topic\"} 3.0",
             "inferq_batch_tokens_total{model=\"topic\",kind=\"padded\"} 10",
             "inferq_batch_waiting_rows{model=\"topic\"} 7",
+            "inferq_batch_dispatches_total{model=\"topic\",reason=\"costly\"} 1",
+            "inferq_batch_dispatches_total{model=\"topic\",reason=\"due\"} 0",
+            "inferq_batch_cost_ratio_sum{model=\"topic\"} 1.25",
+            "inferq_batch_saved_seconds_total{model=\"topic\"} 0.032",
+            "inferq_batch_contended_total{model=\"topic\"} 1",
             "inferq_stage_seconds_count{model=\"topic\",stage=\"seal\"} 1",
             "inferq_broker_connected 1",
         ] {

@@ -7,6 +7,7 @@
 pub mod labels;
 pub mod names;
 
+pub mod batches;
 pub mod metrics;
 mod process;
 

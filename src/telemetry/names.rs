@@ -86,6 +86,14 @@ declare! {
     BATCH_SECONDS = ("inferq_batch_run_seconds", Histogram, ["model"], "Time that a batch ran");
     BATCHES_OVERDUE = ("inferq_batches_overdue_total", Counter, ["model"],
         "Batches that took longer than batching.max_run_ms; the worker ends after the first");
+    BATCH_DISPATCHES = ("inferq_batch_dispatches_total", Counter, ["model", "reason"],
+        "Batches by why they were as large as they were; the reasons stand in batching.md");
+    BATCH_COST_RATIO = ("inferq_batch_cost_ratio", Histogram, ["model"],
+        "Time that a batch ran over the time it was expected to, where that was known");
+    BATCH_SAVED = ("inferq_batch_saved_seconds_total", Counter, ["model"],
+        "Time that running rows together saved against running them one by one, as expected");
+    BATCH_CONTENDED = ("inferq_batch_contended_total", Counter, ["model"],
+        "Batches that were formed while rows of several tenants waited, so that they took turns");
     WAITING_ROWS = ("inferq_batch_waiting_rows", Gauge, ["model"], "Rows that wait for an executor");
     MODEL_CHANGES = ("inferq_model_changes_total", Counter, ["model", "change"],
         "What happened to versions of a model while it was served: taken up, refused, retired, unloaded, reloaded, realiased");

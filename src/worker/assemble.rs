@@ -9,7 +9,8 @@ use crate::broker::topology::{Names, Topology};
 use crate::envelope::{KeyringError, LiveKeyring};
 use crate::model::{ModelError, ModelOptions, ModelRepository, Wrap};
 use crate::settings::Settings;
-use crate::telemetry::metrics::{BatchRun, Metrics, ModelMetrics};
+use crate::telemetry::batches::{BatchRun, ModelMetrics};
+use crate::telemetry::metrics::Metrics;
 
 /// What a worker serves with.
 #[derive(Debug, Clone)]
@@ -87,5 +88,9 @@ fn count(counters: &ModelMetrics, report: BatchReport) {
         real_tokens: report.real_length,
         padded_tokens: (report.planned_shape.0 * report.planned_shape.1).saturating_sub(report.real_length),
         elapsed: report.ran,
+        reason: report.reason,
+        expected: report.expected,
+        expected_apart: report.expected_apart,
+        contended: report.contended,
     });
 }

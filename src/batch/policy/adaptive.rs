@@ -79,6 +79,7 @@ impl Adaptive {
             reason: merged.reason,
             expected: duration(merged.expected),
             expected_apart: duration(apart),
+            contended: self.turns.are_contended(),
         })
     }
 

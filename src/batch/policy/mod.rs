@@ -69,6 +69,8 @@ pub struct Dispatch {
     pub expected: Duration,
     /// How long its rows would run one by one.
     pub expected_apart: Duration,
+    /// Whether rows of several tenants waited.
+    pub contended: bool,
 }
 
 /// What an idle executor is to do.
@@ -125,7 +127,7 @@ impl Policy {
         let longest = rows().map(|row| row.row.length).max().unwrap_or(0);
         let expected = duration(costs.seconds(positions.len(), longest));
         let expected_apart = duration(rows().map(|row| costs.seconds(1, row.row.length)).sum());
-        Decision::Run(Dispatch { positions, reason, expected, expected_apart })
+        Decision::Run(Dispatch { positions, reason, expected, expected_apart, contended: false })
     }
 
     /// Takes in that a batch that was filled up to this shape has run for so long.

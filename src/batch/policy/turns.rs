@@ -50,6 +50,11 @@ impl Turns {
         self.waiting().find(|turn| turn.credit > 0.0).map(|turn| Arc::clone(&turn.tenant))
     }
 
+    /// Whether several tenants had rows waiting when it was asked last.
+    pub(super) fn are_contended(&self) -> bool {
+        self.waiting().nth(1).is_some()
+    }
+
     /// A row of `tenant` is run for so many seconds.
     pub(super) fn charge(&mut self, tenant: &Arc<str>, seconds: f64) {
         let Some(place) = self.tenants.iter().position(|turn| turn.tenant == *tenant) else { return };

@@ -98,6 +98,7 @@ mod tests {
                 reason: DispatchReason::Drained,
                 expected: Duration::ZERO,
                 expected_apart: Duration::ZERO,
+                contended: false,
                 ran: Duration::from_secs_f64(
                     cost_ms(super::super::statistics::number(size), super::super::statistics::number(padded_length))
                         / 1e3,
