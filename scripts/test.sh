@@ -8,7 +8,7 @@ usage() {
     cat <<'USAGE'
 usage: test.sh [arguments of cargo test]
 
-Installs what the tests need and is not there (a RabbitMQ server, docker-compose, Python's venv, shellcheck), then runs
+Installs what the tests need and is not there (a RabbitMQ server, docker-compose, Python's venv, Node, shellcheck), then runs
 `cargo test`. The tests start brokers of their own, in temporary folders, on free ports of loopback.
 USAGE
 }
@@ -22,6 +22,8 @@ main() {
     ensure_rabbitmq
     ensure_compose
     ensure_python_venv
+    command -v node >/dev/null || install_packages nodejs
+    command -v npm >/dev/null || install_packages npm
     command -v shellcheck >/dev/null || install_packages shellcheck
     say "building and running the tests"
     cargo test --locked --no-fail-fast "$@"

@@ -7,6 +7,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod others;
 mod python;
 
 use std::path::Path;
@@ -34,14 +35,28 @@ async fn python_opens_what_rust_sealed() {
 async fn rust_opens_what_python_sealed() {
     let output = python::run(&["tests/seal_one.py"], &[]).await;
     assert!(output.status.success(), "{}", python::said(&output));
-    let lines = String::from_utf8(output.stdout).unwrap();
-    let requests: Vec<InferenceRequest> = lines.lines().map(open).collect();
+    assert_sealed(String::from_utf8(output.stdout).unwrap().lines());
+}
+
+#[tokio::test]
+async fn jose_in_javascript_opens_every_vector_and_rust_opens_what_it_seals() {
+    assert_sealed(others::sealed(&others::jose().await).iter().map(String::as_str));
+}
+
+#[tokio::test]
+async fn jwcrypto_in_python_opens_every_vector_and_rust_opens_what_it_seals() {
+    assert_sealed(others::sealed(&others::jwcrypto().await).iter().map(String::as_str));
+}
+
+/// Opens the two requests that each of the other programs seals: a text, and a tensor in raw bytes.
+fn assert_sealed<'a>(lines: impl Iterator<Item = &'a str>) {
+    let requests: Vec<InferenceRequest> = lines.map(open).collect();
     let elements: Vec<&TensorData> = requests.iter().map(|request| request.inputs[0].tensor.elements()).collect();
     let expected = [&TensorData::Bytes(vec!["schöne Grüße".into()]), &TensorData::Int16(vec![1, -1])];
     assert_eq!(elements, expected);
 }
 
-/// Opens a line that `seal_one.py` printed.
+/// Opens a line that one of the programs printed.
 fn open(line: &str) -> InferenceRequest {
     let sealed: Value = serde_json::from_str(line).unwrap();
     let text = |name: &str| sealed[name].as_str().unwrap().to_owned();

@@ -13,7 +13,7 @@ pub(crate) async fn run(arguments: &[&str], environment: &[(&str, &str)]) -> Out
     let environment: Vec<(String, String)> =
         environment.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
     tokio::task::spawn_blocking(move || {
-        let mut command = Command::new(PYTHON.get_or_init(install));
+        let mut command = Command::new(PYTHON.get_or_init(|| install("python", &folder.join("requirements.txt"))));
         command.env_remove("INFERQ_AMQP_URL").env("PYTHONPATH", &folder).env("PYTHONDONTWRITEBYTECODE", "1");
         command.args(arguments).envs(environment).current_dir(folder).stdin(Stdio::null()).output().unwrap()
     })
@@ -30,24 +30,24 @@ fn client_folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("clients/python")
 }
 
-/// Makes the environment, unless one with exactly these requirements is there; answers its interpreter.
-fn install() -> PathBuf {
-    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("python");
+/// Makes the environment `name`, unless one with exactly these requirements is there; answers its interpreter.
+pub(crate) fn install(name: &str, requirements: &Path) -> PathBuf {
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
     let python = folder.join("bin/python");
-    let requirements = client_folder().join("requirements.txt");
-    let wanted = std::fs::read_to_string(&requirements).unwrap();
+    let wanted = std::fs::read_to_string(requirements).unwrap();
     let installed = folder.join("installed-requirements.txt");
     if std::fs::read_to_string(&installed).is_ok_and(|there| there == wanted) {
         return python;
     }
     eprintln!("installing {} into {}", requirements.display(), folder.display());
     must(Command::new("python3").args(["-m", "venv", "--clear"]).arg(&folder));
-    must(Command::new(&python).args(["-m", "pip", "install", "--quiet", "--requirement"]).arg(&requirements));
+    must(Command::new(&python).args(["-m", "pip", "install", "--quiet", "--requirement"]).arg(requirements));
     std::fs::write(installed, wanted).unwrap();
     python
 }
 
-fn must(command: &mut Command) {
+/// Runs `command`, which must succeed.
+pub(crate) fn must(command: &mut Command) {
     let output = command.stdin(Stdio::null()).output().unwrap();
     assert!(output.status.success(), "{command:?}: {}", said(&output));
 }
