@@ -12,3 +12,5 @@ mod reach;
 #[path = "amqp/recovery.rs"]
 mod recovery;
 mod support;
+#[path = "amqp/users.rs"]
+mod users;
