@@ -1,7 +1,7 @@
 # Every task of the repository. `make` alone lists them. The recipes are one line each: the work is in scripts/.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help doctor demo demo-embedded build test check lint deny test-rabbitmq4 train-topic bench-echo bench-envelope batching-pictures bench-peers swaps explain faults compose-env
+.PHONY: help doctor demo demo-embedded build test check lint deny test-rabbitmq4 train-topic bench-echo bench-envelope batching-pictures bench-peers swaps explain faults compose-env bench-confirms
 
 help: ## List the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-16s %s\n", $$1, $$2 }'
@@ -41,6 +41,9 @@ bench-envelope: ## Measure what opening, refusing and sealing an envelope costs
 
 bench-echo: ## Measure the worker against the broker alone
 	@scripts/bench-echo.sh
+
+bench-confirms: ## Measure what confirmed replies cost the worker
+	@scripts/bench-echo.sh --confirms
 
 bench-peers: ## Measure the worker beside Celery, aio-pika and mosec with onnxruntime; BENCH_SECONDS, BENCH_ROUNDS
 	@scripts/bench-peers.sh

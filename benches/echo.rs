@@ -2,18 +2,29 @@
 //!
 //! Interleaved blocks of the same sealed jobs, published by the same generator, which neither seals nor opens while it
 //! measures. Run by `make bench-echo`, which starts the broker; prints medians over the blocks and their ratio.
+//!
+//! With `--confirms` (`make bench-confirms`): what confirmed replies cost. The same worker, built from the library, beside one
+//! whose replies nobody confirms. That publisher is here and nowhere else.
 
 #![allow(clippy::disallowed_methods, reason = "a bench has no settings: it is told its broker by a variable")]
 
 use std::error::Error;
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures_util::StreamExt as _;
+use inferq::broker::amqp::{self, Subscription};
+use inferq::broker::topology::Names;
+use inferq::broker::{Address, Confirmed, PublishError, Publisher};
 use inferq::client::Job;
 use inferq::envelope::{Grant, ProducerKeys, RequestDraft, UnixSeconds, generate};
+use inferq::protocol::properties::Message;
 use inferq::protocol::request::InferInput;
 use inferq::protocol::tensor::{Tensor, TensorData};
+use inferq::settings::{LoadOptions, Settings};
+use inferq::worker::{Parts, Worker, run};
 use lapin::options::{
     BasicAckOptions, BasicConsumeOptions, BasicPublishOptions, BasicQosOptions, ConfirmSelectOptions,
     ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions,
@@ -28,6 +39,9 @@ const PREFETCH: u16 = 256;
 const ECHO_QUEUE: &str = "bare-echo";
 const REPLY_QUEUE: &str = "bench.replies";
 const REPLIES: &str = "inferq.replies";
+/// First parts of the queues' names of the two workers that `--confirms` compares.
+const CONFIRMED: &str = "confirmed";
+const UNCONFIRMED: &str = "unconfirmed";
 
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
@@ -47,13 +61,20 @@ struct Block {
 #[tokio::main]
 async fn main() -> Result<()> {
     let url = std::env::var("INFERQ_AMQP_URL").map_err(|_| "INFERQ_AMQP_URL is not set; run: make bench-echo")?;
-    if std::env::args().any(|argument| argument == "--echo") {
+    let told = |word: &str| std::env::args().any(|argument| argument == word);
+    if told("--echo") {
         return echo(&url).await;
+    }
+    if told("--worker") {
+        return work(&url).await;
     }
     let keys = tempfile::tempdir()?;
     generate(keys.path(), "bench", &Grant::new("bench", vec!["identity".to_owned()]))?;
     let jobs = seal_jobs(&ProducerKeys::load(keys.path(), "bench")?)?;
     let generator = Generator::connect(&url).await?;
+    if told("--confirms") {
+        return compare_confirms(&generator, &jobs, keys.path()).await;
+    }
 
     let mut bare = start(Command::new(std::env::current_exe()?).arg("--echo"))?;
     let mut worker = start(
@@ -66,39 +87,111 @@ async fn main() -> Result<()> {
             .env("INFERQ__TELEMETRY__LISTEN", "")
             .env("INFERQ__TELEMETRY__LOG_FILTER", "warn"),
     )?;
-    let measured = async {
-        let (mut of_bare, mut of_worker) = (Vec::new(), Vec::new());
-        // The first block of each warms up.
-        for block in 0..=BLOCKS {
-            let bare = generator.run_block(&jobs, "", ECHO_QUEUE, bare.id()).await?;
-            let worker = generator.run_block(&jobs, "inferq.jobs", "identity", worker.id()).await?;
-            eprintln!("block {block}: bare {bare:?}, worker {worker:?}");
-            if block > 0 {
-                of_bare.push(bare);
-                of_worker.push(worker);
-            }
-        }
-        Ok((of_bare, of_worker))
-    };
-    let measured: Result<_> = measured.await;
-    for child in [&mut bare, &mut worker] {
-        child.kill()?;
-        child.wait()?;
-    }
-    let (of_bare, of_worker) = measured?;
-    report(&of_bare, &of_worker);
+    let sides = [("", ECHO_QUEUE, bare.id()), ("inferq.jobs", "identity", worker.id())];
+    let measured = interleaved(&generator, &jobs, sides).await;
+    end([&mut bare, &mut worker])?;
+    let [of_bare, of_worker] = measured?;
+    report(["bare lapin echo", "inferq, identity model"], [&of_bare, &of_worker]);
     Ok(())
 }
 
-fn report(bare: &[Block], worker: &[Block]) {
+/// Blocks of both sides in turn: exchange, routing key, and whose processor time is counted.
+async fn interleaved(generator: &Generator, jobs: &[Sealed], sides: [(&str, &str, u32); 2]) -> Result<[Vec<Block>; 2]> {
+    let mut blocks = [Vec::new(), Vec::new()];
+    // The first block of each warms up.
+    for number in 0..=BLOCKS {
+        for ((exchange, routing_key, pid), blocks) in sides.iter().zip(&mut blocks) {
+            let block = generator.run_block(jobs, exchange, routing_key, *pid).await?;
+            eprintln!("block {number} to {exchange}/{routing_key}: {block:?}");
+            if number > 0 {
+                blocks.push(block);
+            }
+        }
+    }
+    Ok(blocks)
+}
+
+fn end(children: [&mut Child; 2]) -> Result<()> {
+    for child in children {
+        child.kill()?;
+        child.wait()?;
+    }
+    Ok(())
+}
+
+/// The worker with confirmed replies beside the worker without.
+async fn compare_confirms(generator: &Generator, jobs: &[Sealed], keys: &Path) -> Result<()> {
+    let worker = |prefix: &str| {
+        start(
+            Command::new(std::env::current_exe()?)
+                .arg("--worker")
+                .env("INFERQ__KEYS__DIRECTORY", keys)
+                .env("INFERQ__MODELS__DIRECTORY", concat!(env!("CARGO_MANIFEST_DIR"), "/models"))
+                .env("INFERQ__MODELS__SERVE", "identity")
+                .env("INFERQ__BROKER__NAME_PREFIX", prefix)
+                .env("INFERQ__BROKER__PREFETCH", PREFETCH.to_string()),
+        )
+    };
+    let (mut without, mut with) = (worker(UNCONFIRMED)?, worker(CONFIRMED)?);
+    let exchanges = [UNCONFIRMED, CONFIRMED].map(|prefix| Names::new(prefix).jobs_exchange());
+    let [plain, confirmed] = &exchanges;
+    let sides = [(plain.as_str(), "identity", without.id()), (confirmed.as_str(), "identity", with.id())];
+    let measured = interleaved(generator, jobs, sides).await;
+    end([&mut without, &mut with])?;
+    let [of_plain, of_confirmed] = measured?;
+    report(["without confirms", "with confirmed replies"], [&of_plain, &of_confirmed]);
+    Ok(())
+}
+
+/// A worker built from the library; its replies are confirmed or not, as its prefix says.
+async fn work(url: &str) -> Result<()> {
+    let settings = Settings::load(&LoadOptions::default())?.0;
+    let parts = Parts::load(&settings)?;
+    let (topology, queues) = parts.topology(&settings);
+    let subscription = Subscription { topology, queues, connection_name: "a bench".to_owned() };
+    let (consumer, publisher, mut connectivity) = amqp::start(&settings.broker, subscription)?;
+    if settings.broker.name_prefix == CONFIRMED {
+        run(Arc::new(Worker::new(&settings, parts, publisher)), consumer, std::future::pending()).await;
+        return Ok(());
+    }
+    connectivity.wait_for(|now| *now == amqp::Connectivity::Consuming).await?;
+    let letter = Names::new(UNCONFIRMED).undeliverable();
+    let proof = publisher.publish(&letter, Message::default()).await?;
+    let connection = Connection::connect(url, ConnectionProperties::default()).await?;
+    let publisher = Unconfirmed { channel: connection.create_channel().await?, proof };
+    run(Arc::new(Worker::new(&settings, parts, publisher)), consumer, std::future::pending()).await;
+    Ok(())
+}
+
+/// Says of every publish that it was confirmed: exactly what the product must not do.
+struct Unconfirmed {
+    channel: Channel,
+    /// Of another message.
+    proof: Confirmed,
+}
+
+impl Publisher for Unconfirmed {
+    async fn publish(&self, address: &Address, message: Message) -> std::result::Result<Confirmed, PublishError> {
+        let lost = |error: lapin::Error| PublishError::Unavailable(error.to_string());
+        let options = BasicPublishOptions { mandatory: true, ..BasicPublishOptions::default() };
+        let (exchange, routing_key) = ((&*address.exchange).into(), (&*address.routing_key).into());
+        let properties = properties(&message);
+        let published = self.channel.basic_publish(exchange, routing_key, options, &message.body, properties).await;
+        published.map_err(lost)?;
+        Ok(self.proof.for_duplicate())
+    }
+}
+
+fn report(names: [&str; 2], blocks: [&[Block]; 2]) {
     let row = |name: &str, blocks: &[Block]| {
         let (rate, cpu) = (median(blocks, |b| b.jobs_per_s), median(blocks, |b| b.cpu_us_per_job));
         println!("{name:<28} {rate:>10.0} {cpu:>18.1}");
         (rate, cpu)
     };
     println!("{:<28} {:>10} {:>18}", "worker", "jobs/s", "CPU us per job");
-    let (bare_rate, bare_cpu) = row("bare lapin echo", bare);
-    let (rate, cpu) = row("inferq, identity model", worker);
+    let ([first, second], [first_blocks, second_blocks]) = (names, blocks);
+    let (bare_rate, bare_cpu) = row(first, first_blocks);
+    let (rate, cpu) = row(second, second_blocks);
     println!("ratio                        {:>10.2} {:>18.2}", rate / bare_rate, cpu / bare_cpu);
     println!("medians of {BLOCKS} blocks of {JOBS} jobs, window {WINDOW}");
 }
@@ -118,16 +211,19 @@ fn seal_jobs(keys: &ProducerKeys) -> Result<Vec<Sealed>> {
         .map(|_| {
             let draft = RequestDraft::new(job.model.clone(), REPLY_QUEUE, "inferq.v1", Duration::from_secs(300));
             let (message, _) = keys.seal_request(&draft, &body, UnixSeconds::now())?;
-            let text = |text: &Option<String>| text.clone().unwrap_or_default().into();
-            let properties = BasicProperties::default()
-                .with_delivery_mode(2)
-                .with_message_id(text(&message.properties.message_id))
-                .with_correlation_id(text(&message.properties.correlation_id))
-                .with_reply_to(text(&message.properties.reply_to))
-                .with_content_type(text(&message.properties.content_type));
-            Ok(Sealed { body: message.body.to_vec(), properties })
+            Ok(Sealed { body: message.body.to_vec(), properties: properties(&message) })
         })
         .collect()
+}
+
+fn properties(message: &Message) -> BasicProperties {
+    let text = |text: &Option<String>| text.clone().unwrap_or_default().into();
+    BasicProperties::default()
+        .with_delivery_mode(2)
+        .with_message_id(text(&message.properties.message_id))
+        .with_correlation_id(text(&message.properties.correlation_id))
+        .with_reply_to(text(&message.properties.reply_to))
+        .with_content_type(text(&message.properties.content_type))
 }
 
 fn start(command: &mut Command) -> Result<Child> {
@@ -146,11 +242,16 @@ impl Generator {
         let connection = Connection::connect(url, ConnectionProperties::default()).await?;
         let (publishing, replies) = (connection.create_channel().await?, connection.create_channel().await?);
         let durable = ExchangeDeclareOptions { durable: true, ..ExchangeDeclareOptions::default() };
-        replies.exchange_declare(REPLIES.into(), ExchangeKind::Direct, durable, FieldTable::default()).await?;
         let options = QueueDeclareOptions { durable: true, ..QueueDeclareOptions::default() };
         replies.queue_declare(REPLY_QUEUE.into(), options, FieldTable::default()).await?;
-        let bind = QueueBindOptions::default();
-        replies.queue_bind(REPLY_QUEUE.into(), REPLIES.into(), REPLY_QUEUE.into(), bind, FieldTable::default()).await?;
+        for exchange in
+            [REPLIES.to_owned(), Names::new(CONFIRMED).replies_exchange(), Names::new(UNCONFIRMED).replies_exchange()]
+        {
+            let (name, kind, none) = (exchange.as_str().into(), ExchangeKind::Direct, FieldTable::default());
+            replies.exchange_declare(name, kind, durable, none).await?;
+            let (name, bind, none) = (exchange.as_str().into(), QueueBindOptions::default(), FieldTable::default());
+            replies.queue_bind(REPLY_QUEUE.into(), name, REPLY_QUEUE.into(), bind, none).await?;
+        }
         Ok(Self { publishing, replies, connection })
     }
 

@@ -64,7 +64,7 @@ main() {
         install test
         cd "$here/.."
         need_rust
-        INFERQ_TEST_RABBITMQ=scripts/rabbitmq4.sh cargo test --locked --no-fail-fast --test contract --test amqp "$@"
+        INFERQ_TEST_RABBITMQ=scripts/rabbitmq4.sh cargo test --locked --no-fail-fast --test contract --test amqp --test faults "$@"
         ;;
     find | start | stop | kill | freeze | thaw | ctl | run | with)
         [ "$command" = find ] && [ ! -d "$root" ] && exit 1

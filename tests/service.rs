@@ -19,9 +19,10 @@ use inferq::envelope::{Grant, ProducerKeys, RequestDraft, UnixSeconds, generate}
 use inferq::protocol::properties::Message;
 use inferq::protocol::response::ResponseBody;
 use inferq::settings::{Environment, LoadOptions, Override, Settings};
+use rustix::process::Signal;
 use secrecy::ExposeSecret as _;
 use serde_json::Value;
-use support::rabbitmq::virtual_host;
+use support::rabbitmq::{Node, virtual_host};
 use support::soon;
 
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
@@ -35,7 +36,10 @@ struct Service {
 
 impl Service {
     async fn new() -> Self {
-        let url = virtual_host().await.url().expose_secret().to_owned();
+        Self::at(virtual_host().await.url().expose_secret().to_owned())
+    }
+
+    fn at(url: String) -> Self {
         let keys = tempfile::tempdir().unwrap();
         generate(keys.path(), TENANT, &Grant::new(TENANT, vec!["*".into()])).unwrap();
         Self { url, keys }
@@ -134,9 +138,18 @@ impl WorkerProcess {
     }
 
     /// Asks it to stop and answers its exit code.
-    async fn terminate(mut self) -> Option<i32> {
+    async fn terminate(self) -> Option<i32> {
+        self.signal(Signal::TERM);
+        self.ended().await
+    }
+
+    fn signal(&self, signal: Signal) {
         let pid = rustix::process::Pid::from_raw(self.child.id().try_into().unwrap()).unwrap();
-        rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+        rustix::process::kill_process(pid, signal).unwrap();
+    }
+
+    /// Its exit code, when it has ended.
+    async fn ended(mut self) -> Option<i32> {
         let waited = soon("the worker's end", async {
             loop {
                 if let Some(status) = self.child.try_wait().unwrap() {
@@ -301,6 +314,22 @@ async fn a_worker_without_a_broker_waits_and_says_so() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_second_signal_ends_a_worker_at_once() {
+    let node = Node::start().await;
+    for second in [Signal::TERM, Signal::INT] {
+        let service = Service::at(node.fresh_vhost().url().expose_secret().to_owned());
+        let worker = service.worker().await;
+        // The first alone would wait for the broker's word that no more jobs come.
+        node.freeze().await;
+        worker.signal(Signal::TERM);
+        soon("draining", worker.until_health_says("not ready: draining")).await;
+        worker.signal(second);
+        assert_eq!(worker.ended().await, Some(130));
+        node.thaw().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_model_that_is_cut_short_is_refused_at_the_start() {
     let service = Service::new().await;
     let models = tempfile::tempdir().unwrap();
@@ -317,6 +346,27 @@ async fn a_model_that_is_cut_short_is_refused_at_the_start() {
     let output = tokio::task::spawn_blocking(move || command.output()).await.unwrap().unwrap();
     assert_eq!(output.status.code(), Some(3));
     assert!(text(&output.stderr).contains("changed or cut short"), "{}", text(&output.stderr));
+}
+
+/// There are two dead letters of the model `topic`, which name no tenant, and two undeliverable replies of the tenant.
+async fn filters_take_what_fits<F: Future<Output = String>>(letters: &impl Fn(&[&str]) -> F) {
+    for (filter, fitting) in [
+        (&["--model", "topic"][..], 2),
+        (&["--model", "identity"], 0),
+        (&["--code", "REPLAY_CONFLICT"], 0),
+        (&["--older-than-s", "3600"], 0),
+        (&["--tenant", "acme"], 0),
+        (&["--undeliverable", "--tenant", "acme"], 2),
+        (&["--undeliverable", "--tenant", "other"], 0),
+        (&["--undeliverable", "--code", "REPLY_UNDELIVERABLE", "--older-than-s", "0"], 2),
+    ] {
+        let listed = letters(&[&["list", "--json"], filter].concat()).await;
+        let found: Vec<Value> = serde_json::from_str(&listed).unwrap();
+        assert_eq!(found.len(), fitting, "{filter:?}: {listed}");
+    }
+    assert_eq!(letters(&["replay", "--dry-run"]).await, "2 would be sent again\n");
+    assert_eq!(letters(&["replay", "--undeliverable", "--dry-run"]).await, "2 would be sent again\n");
+    assert_eq!(letters(&["purge", "--undeliverable", "--tenant", "other", "--yes"]).await, "0 deleted\n");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -375,6 +425,7 @@ async fn an_operator_finds_replays_and_purges_letters() {
     let shown: Value = serde_json::from_str(&letters(&["show", "second"]).await).unwrap();
     assert_eq!(shown["body_bytes"], 5);
 
+    filters_take_what_fits(&letters).await;
     assert_eq!(letters(&["purge", "--id", "first", "--dry-run"]).await, "1 would be deleted\n");
     assert_eq!(letters(&["purge", "--id", "first", "--yes"]).await, "1 deleted\n");
     // What is no envelope is none the second time either.

@@ -34,7 +34,7 @@ pub struct Node {
 impl Node {
     /// Starts a node of its own for a test that kills it.
     pub async fn start() -> Self {
-        tokio::task::spawn_blocking(|| Self::start_with(1, None)).await.unwrap()
+        tokio::task::spawn_blocking(|| Self::start_with(2, None)).await.unwrap()
     }
 
     /// Starts a node that joins the cluster of `other`.
