@@ -116,7 +116,10 @@ async fn run_row(plan: &Plan, place: usize) -> Outcome {
     let pace: Pace = plan.pace(place);
     let seeded = Seeded(plan.seed.wrapping_add(u64::from(row.number)));
     let mut stand = Stand::build(seeded, pace, row.broker, rows::overrides(row.number, plan.short)).await;
-    let outcome = rows::run(row.number, &mut stand).await;
+    let mut outcome = rows::run(row.number, &mut stand).await;
+    if outcome.faults == 0 {
+        outcome.missed.push("no fault was injected, for its time was up".to_owned());
+    }
     stand.close().await;
     outcome
 }
