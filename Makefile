@@ -1,7 +1,7 @@
 # Every task of the repository. `make` alone lists them. The recipes are one line each: the work is in scripts/.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help doctor demo demo-embedded build test check lint deny test-rabbitmq4 train-topic bench-echo bench-envelope batching-pictures bench-peers swaps explain faults compose-env bench-confirms
+.PHONY: help doctor demo demo-embedded build test check lint deny test-rabbitmq4 train-topic bench-echo bench-envelope bench-tract batching-pictures bench-peers swaps explain faults compose-env bench-confirms
 
 help: ## List the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-16s %s\n", $$1, $$2 }'
@@ -44,6 +44,9 @@ bench-echo: ## Measure the worker against the broker alone
 
 bench-confirms: ## Measure what confirmed replies cost the worker
 	@scripts/bench-echo.sh --confirms
+
+bench-tract: ## Measure a text on one core: the fused LSTM beside tract alone
+	@scripts/bench-tract.sh
 
 bench-peers: ## Measure the worker beside Celery, aio-pika and mosec with onnxruntime; BENCH_SECONDS, BENCH_ROUNDS
 	@scripts/bench-peers.sh

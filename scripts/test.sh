@@ -26,6 +26,7 @@ main() {
     command -v npm >/dev/null || install_packages npm
     command -v shellcheck >/dev/null || install_packages shellcheck
     say "building and running the tests"
+    [[ $# -gt 0 ]] || cargo test --locked -p inferq-kernels
     cargo test --locked --no-fail-fast "$@"
 }
 

@@ -7,6 +7,7 @@ const OWNERS: &[(&str, &[&str])] = &[
     ("lapin", &["src/broker/amqp"]),
     ("deadpool", &["src/broker/amqp"]),
     ("tract_onnx", &["src/backend/tract"]),
+    ("inferq_kernels", &["src/backend/tract"]),
     ("aes_gcm", &["src/envelope/jwe"]),
     ("aes_kw", &["src/envelope/jwe"]),
     ("tokenizers", &["src/preprocess"]),

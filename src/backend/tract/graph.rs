@@ -2,6 +2,7 @@
 //!
 //! Called by `plans`, for open axes as symbols or for one concrete shape. Knows nothing of batches or runs.
 
+use tract_onnx::Onnx;
 use tract_onnx::prelude::{
     DatumType, Framework as _, InferenceFact, InferenceModel, InferenceModelExt as _, Symbol, TDim, ToDim as _,
     TractResult, TypedModel,
@@ -10,6 +11,7 @@ use tract_onnx::tract_core::ops::scan::Scan;
 use tract_onnx::tract_hir::infer::Factoid as _;
 use tract_onnx::tract_hir::internal::bail;
 
+use super::lstm;
 use crate::protocol::tensor::Datatype;
 use crate::protocol::tensor_spec::TensorSpec;
 
@@ -23,8 +25,19 @@ pub(super) struct Graph {
 
 impl Graph {
     /// Parses the content of an ONNX file.
-    pub(super) fn parse(mut onnx: &[u8], inputs: &[TensorSpec], outputs: &[TensorSpec]) -> TractResult<Self> {
-        let mut model = tract_onnx::onnx()
+    pub(super) fn parse(onnx: &[u8], inputs: &[TensorSpec], outputs: &[TensorSpec]) -> TractResult<Self> {
+        let mut reader = tract_onnx::onnx();
+        reader.op_register.insert("LSTM", lstm::read);
+        Self::read(reader, onnx, inputs, outputs)
+    }
+
+    /// Parses the content of an ONNX file, with the operators that tract has of its own alone.
+    pub(super) fn parse_unfused(onnx: &[u8], inputs: &[TensorSpec], outputs: &[TensorSpec]) -> TractResult<Self> {
+        Self::read(tract_onnx::onnx(), onnx, inputs, outputs)
+    }
+
+    fn read(reader: Onnx, mut onnx: &[u8], inputs: &[TensorSpec], outputs: &[TensorSpec]) -> TractResult<Self> {
+        let mut model = reader
             .with_ignore_output_shapes(true)
             // Exporters write sizes of their example into the value info.
             .with_ignore_value_info(true)

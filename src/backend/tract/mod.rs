@@ -17,6 +17,7 @@ use crate::protocol::tensor_spec::TensorSpec;
 
 mod graph;
 mod inspect;
+mod lstm;
 mod plans;
 mod tensors;
 
@@ -60,7 +61,19 @@ impl TractBackend {
     /// # Errors
     /// What tract refuses, with the node and the reason; a panic in tract is an error too.
     pub fn load(onnx: &[u8], spec: GraphSpec<'_>) -> Result<Self, LoadError> {
-        let plans = guarded(|| Plans::new(Graph::parse(onnx, spec.inputs, spec.outputs)?));
+        Self::of(|| Graph::parse(onnx, spec.inputs, spec.outputs), spec)
+    }
+
+    /// Loads a model as tract alone would run it: what the operators of our own are measured and tested against.
+    ///
+    /// # Errors
+    /// As [`load`](Self::load).
+    pub fn load_unfused(onnx: &[u8], spec: GraphSpec<'_>) -> Result<Self, LoadError> {
+        Self::of(|| Graph::parse_unfused(onnx, spec.inputs, spec.outputs), spec)
+    }
+
+    fn of(parse: impl FnOnce() -> TractResult<Graph>, spec: GraphSpec<'_>) -> Result<Self, LoadError> {
+        let plans = guarded(|| Plans::new(parse()?));
         // The whole chain: the outermost says which node, the innermost why.
         let plans = plans.map_err(|error| LoadError(format!("{error:#}")))?;
         Ok(Self { plans, inputs: spec.inputs.to_vec(), outputs: spec.outputs.len(), padding: spec.padding })

@@ -105,6 +105,17 @@ impl Plans {
     }
 }
 
+#[cfg(test)]
+impl Plans {
+    /// Names of the operators of the plan for all shapes.
+    pub(super) fn operators(&self) -> Vec<String> {
+        match self {
+            Self::Symbolic(plan) => plan.model().nodes().iter().map(|node| node.op.name().into_owned()).collect(),
+            Self::Concrete(_) => Vec::new(),
+        }
+    }
+}
+
 impl Concrete {
     fn plan(&self, shapes: &Shapes) -> TractResult<Plan> {
         // Compiled outside of the lock: other shapes go on, and whoever needs the same one waits for it.

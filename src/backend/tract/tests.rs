@@ -114,6 +114,51 @@ fn a_row_does_not_know_its_neighbours() {
     }
 }
 
+/// Rows of many lengths, from ids that repeat as words do and from ids that do not.
+fn mixed_rows(seed: i64, count: usize) -> Vec<Row> {
+    let mut state = seed;
+    let mut next = |below: i64| {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 33).rem_euclid(below)
+    };
+    let ids = |next: &mut dyn FnMut(i64) -> i64| {
+        let (length, known) = (next(128) + 1, if next(2) == 0 { 10_000 } else { 40 });
+        (0..length).map(|_| next(known)).collect::<Vec<_>>()
+    };
+    (0..count).map(|_| row(&ids(&mut next))).collect()
+}
+
+#[test]
+fn the_fused_model_answers_as_tract_alone_does() {
+    let (inputs, outputs) = spec();
+    let onnx = std::fs::read(MODEL).unwrap();
+    let spec = GraphSpec { inputs: &inputs, outputs: &outputs, padding: PADDING };
+    let (fused, unfused) = (topic(), TractBackend::load_unfused(&onnx, spec).unwrap());
+    assert!(fused.plans.operators().iter().any(|name| name == "FusedLstm"));
+    assert!(!unfused.plans.operators().iter().any(|name| name == "FusedLstm"));
+    for (seed, count) in [(1, 1), (2, 3), (3, 8), (4, 17)] {
+        let rows = mixed_rows(seed, count);
+        let (fused, unfused) = (logits(&fused, &rows), logits(&unfused, &rows));
+        let worst = fused.iter().zip(&unfused).map(|(a, b)| worst(a, b)).fold(0.0, f32::max);
+        assert!(worst < 1e-5, "{count} rows: {worst:e}");
+    }
+}
+
+/// In place of the embedding and the product with it stands the operator, which takes the ids themselves.
+#[test]
+fn the_fused_model_looks_nothing_up_by_itself() {
+    let operators = topic().plans.operators();
+    assert!(!operators.iter().any(|name| name == "Gather" || name == "Scan"), "{operators:?}");
+}
+
+#[test]
+fn an_id_that_the_embedding_does_not_have_fails_the_batch_alone() {
+    let backend = topic();
+    let failed = backend.run(&Batch { rows: vec![row(&[3, 10_000])] }).unwrap_err().to_string();
+    assert!(failed.contains("id 10000 is not in an embedding of 10000"), "{failed}");
+    assert_eq!(logits(&backend, &[row(&[3])]).len(), 1);
+}
+
 #[test]
 fn a_batch_that_is_run_in_parts_keeps_its_order() {
     let backend = fixture("scale.onnx", &[floats("x", &[-1, 2])], &[floats("y", &[-1, 2])]).unwrap();

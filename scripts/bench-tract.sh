@@ -1,0 +1,21 @@
+#!/usr/bin/env bash
+# Measures what a text costs on one core: the reference model with the fused LSTM beside tract alone.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+. scripts/lib.sh
+
+case ${1:-} in
+'') ;;
+-h | --help)
+    echo "usage: bench-tract.sh"
+    echo
+    echo "Prints milliseconds of CPU per text by length and batch size, fused and unfused, in one run."
+    exit
+    ;;
+*) die "unknown option $1; see $0 --help" ;;
+esac
+
+need_rust
+say "building (release)"
+cargo bench --locked --bench tract --no-run
+exec cargo bench --locked --bench tract

@@ -1,0 +1,267 @@
+//! The LSTM as an operator of tract's.
+//!
+//! Made by `Lstm`. It keeps nothing between runs: every run begins at its initial states, which are inputs, or zeros.
+//! Where its inputs are rows of a constant table, as those of an embedding are, the operator takes the ids instead: then
+//! each id that occurs is projected once, however often it occurs.
+
+use std::hash::{Hash, Hasher};
+use std::sync::Arc;
+
+use inferq_kernels::{Aligned, Projection, Recurrence, Weights};
+use tract_onnx::prelude::{
+    DatumType, IntoTensor as _, TDim, TValue, TVec, Tensor, ToDim as _, TractResult, TypedFact, TypedModel, TypedNode,
+    tvec,
+};
+use tract_onnx::tract_core::internal::{
+    AxisOp, DatumExt as _, EvalContext, EvalOp, Op, StaticName, TypedModelPatch, TypedOp, as_op, op_as_typed_op,
+    op_out_of_plan,
+};
+use tract_onnx::tract_core::ops::array::Gather;
+use tract_onnx::tract_hir::internal::{anyhow, bail};
+
+/// The operator. Inputs: those of [`Source`], then the initial hidden state and cell where it has them.
+#[derive(Debug, Clone)]
+pub(super) struct FusedLstm {
+    pub(super) weights: Arc<Weights>,
+    pub(super) source: Source,
+    pub(super) has_initial_hidden: bool,
+    pub(super) has_initial_cell: bool,
+    pub(super) outputs: Outputs,
+}
+
+/// What the first input is.
+#[derive(Debug, Clone)]
+pub(super) enum Source {
+    /// Steps, rows, features.
+    Inputs,
+    /// Ids, whose features are rows of `table`.
+    Ids {
+        /// Ids, features.
+        table: Arc<Tensor>,
+        /// The ids are by row and step, not by step and row.
+        rows_first: bool,
+    },
+}
+
+/// Which slot each output has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) struct Outputs {
+    /// Steps, 1, rows, units.
+    pub(super) hidden: Option<usize>,
+    /// 1, rows, units.
+    pub(super) last_hidden: Option<usize>,
+    /// 1, rows, units.
+    pub(super) last_cell: Option<usize>,
+}
+
+impl Outputs {
+    /// How many there are.
+    pub(super) fn count(self) -> usize {
+        self.by_slot([(); 3]).len()
+    }
+
+    /// Those of `[hidden, last_hidden, last_cell]` that are wanted, by their slots.
+    fn by_slot<T>(self, outputs: [T; 3]) -> TVec<T> {
+        let slots = [self.hidden, self.last_hidden, self.last_cell];
+        let mut wanted: Vec<_> = slots.into_iter().zip(outputs).filter_map(|(slot, o)| Some((slot?, o))).collect();
+        wanted.sort_by_key(|(slot, _)| *slot);
+        wanted.into_iter().map(|(_, output)| output).collect()
+    }
+}
+
+/// What the recurrence takes in, projected.
+struct Projected {
+    steps: usize,
+    rows: usize,
+    /// Rows of preactivations.
+    numbers: Aligned,
+    /// For each step and row, its row of `numbers`.
+    places: Vec<usize>,
+}
+
+impl FusedLstm {
+    fn project(&self, inputs: &[f32]) -> Aligned {
+        let weights = &self.weights;
+        let mut numbers = Aligned::zeros(inputs.len() / weights.features * weights.columns());
+        Projection { weights, inputs, outputs: numbers.as_mut_slice() }.run();
+        numbers
+    }
+
+    fn projected(&self, input: &TValue) -> TractResult<Projected> {
+        match &self.source {
+            Source::Inputs => {
+                let view = input.to_plain_array_view::<f32>()?;
+                let (&[steps, rows, features], Some(inputs)) = (view.shape(), view.as_slice()) else {
+                    bail!("an LSTM's input has shape {:?}", input.shape());
+                };
+                if features != self.weights.features {
+                    bail!("an LSTM's input has {features} features, its weights have {}", self.weights.features);
+                }
+                Ok(Projected { steps, rows, numbers: self.project(inputs), places: (0..steps * rows).collect() })
+            }
+            Source::Ids { table, rows_first } => self.projected_ids(input, table, *rows_first),
+        }
+    }
+
+    fn projected_ids(&self, ids: &TValue, table: &Tensor, rows_first: bool) -> TractResult<Projected> {
+        let mut ids = ids.to_plain_array_view::<i64>()?;
+        if rows_first {
+            ids.swap_axes(0, 1);
+        }
+        let &[steps, rows] = ids.shape() else { bail!("an LSTM's ids have shape {:?}", ids.shape()) };
+        let table = table.to_plain_array_view::<f32>()?;
+        let Some(table) = table.as_slice() else { bail!("an embedding is not in order") };
+        let (features, known) = (self.weights.features, table.len() / self.weights.features);
+        let mut place_of = vec![None; known];
+        let mut inputs = Vec::new();
+        let mut places = Vec::with_capacity(steps * rows);
+        for id in &ids {
+            // As ONNX has it, an id below 0 counts from the end.
+            let index = if *id < 0 { known as i64 + id } else { *id };
+            let index = usize::try_from(index).ok();
+            let own = index.and_then(|index| Some((index, place_of.get_mut(index)?)));
+            let Some((index, place)) = own else { bail!("id {id} is not in an embedding of {known}") };
+            places.push(*place.get_or_insert_with(|| {
+                inputs.extend(table.iter().skip(index * features).take(features));
+                inputs.len() / features - 1
+            }));
+        }
+        Ok(Projected { steps, rows, numbers: self.project(&inputs), places })
+    }
+
+    /// The initial state in `input`, or zeros.
+    fn state(&self, input: Option<&TValue>, rows: usize) -> TractResult<Tensor> {
+        let shape = [1, rows, self.weights.hidden];
+        let Some(input) = input else { return Tensor::zero::<f32>(&shape) };
+        if input.shape() != shape || input.datum_type() != DatumType::F32 {
+            bail!("an LSTM's initial state has shape {:?}, its inputs ask for {shape:?}", input.shape());
+        }
+        Ok(input.clone().into_tensor())
+    }
+
+    /// A step's output in the facts: `hidden`, `last_hidden`, `last_cell`.
+    fn shapes(&self, steps: &TDim, rows: &TDim) -> TVec<TVec<TDim>> {
+        let units = self.weights.hidden.to_dim();
+        let last = tvec!(1.to_dim(), rows.clone(), units.clone());
+        self.outputs.by_slot([tvec!(steps.clone(), 1.to_dim(), rows.clone(), units), last.clone(), last])
+    }
+}
+
+impl EvalOp for FusedLstm {
+    op_out_of_plan!();
+
+    fn eval(&self, _: &EvalContext, inputs: TVec<TValue>) -> TractResult<TVec<TValue>> {
+        let mut inputs = inputs.iter();
+        let Some(input) = inputs.next() else { bail!("an LSTM has no input") };
+        let Projected { steps, rows, numbers, places } = self.projected(input)?;
+        let units = self.weights.hidden;
+        let initial = self.state(if self.has_initial_hidden { inputs.next() } else { None }, rows)?;
+        let mut cells = self.state(if self.has_initial_cell { inputs.next() } else { None }, rows)?;
+        let mut hidden = Tensor::zero::<f32>(&[steps, 1, rows, units])?;
+        if rows > 0 {
+            let mut cells = cells.try_as_plain_ram_mut()?;
+            let mut hidden = hidden.try_as_plain_ram_mut()?;
+            Recurrence {
+                weights: &self.weights,
+                rows,
+                projected: numbers.as_slice(),
+                places: &places,
+                initial: initial.try_as_plain_ram()?.as_slice::<f32>()?,
+                cells: cells.as_slice_mut::<f32>()?,
+                hidden: hidden.as_slice_mut::<f32>()?,
+            }
+            .run();
+        }
+        let last_hidden = match (steps.checked_sub(1), self.outputs.last_hidden) {
+            (Some(last), Some(_)) => hidden.slice(0, last, steps)?.into_shape(&[1, rows, units])?,
+            (_, _) => initial,
+        };
+        Ok(self.outputs.by_slot([hidden, last_hidden, cells]).into_iter().map(TValue::from).collect())
+    }
+}
+
+impl Op for FusedLstm {
+    fn name(&self) -> StaticName {
+        "FusedLstm".into()
+    }
+
+    fn info(&self) -> TractResult<Vec<String>> {
+        let Weights { hidden, features, level, .. } = &*self.weights;
+        Ok(vec![format!("{features} features, {hidden} units, {level:?}")])
+    }
+
+    op_as_typed_op!();
+}
+
+impl TypedOp for FusedLstm {
+    as_op!();
+
+    fn output_facts(&self, inputs: &[&TypedFact]) -> TractResult<TVec<TypedFact>> {
+        let shape = inputs.first().map(|input| input.shape.to_tvec()).unwrap_or_default();
+        let (Some(first), Some(second)) = (shape.first(), shape.get(1)) else {
+            bail!("an LSTM's input has shape {shape:?}");
+        };
+        let shapes = match self.source {
+            Source::Ids { rows_first: true, .. } => self.shapes(second, first),
+            Source::Inputs | Source::Ids { rows_first: false, .. } => self.shapes(first, second),
+        };
+        Ok(shapes.into_iter().map(f32::fact).collect())
+    }
+
+    /// Takes the ids where the input is looked up by them.
+    fn declutter(&self, model: &TypedModel, node: &TypedNode) -> TractResult<Option<TypedModelPatch>> {
+        let (Source::Inputs, Some(input)) = (&self.source, node.inputs.first()) else { return Ok(None) };
+        let mut producer = model.node(input.node);
+        let swaps = |op: &AxisOp| matches!(op, AxisOp::Move(0, 1) | AxisOp::Move(1, 0));
+        let rows_first = producer.op_as::<AxisOp>().is_some_and(swaps);
+        if rows_first {
+            let before = producer.inputs.first().ok_or_else(|| anyhow!("an axis is moved of nothing"))?;
+            producer = model.node(before.node);
+        }
+        let (Some(gather), &[table, ids]) = (producer.op_as::<Gather>(), producer.inputs.as_slice()) else {
+            return Ok(None);
+        };
+        let is_ids = |fact: &TypedFact| fact.datum_type == DatumType::I64 && fact.rank() == 2;
+        let is_table = |table: &Arc<Tensor>| {
+            table.datum_type() == DatumType::F32
+                && matches!(table.shape(), &[_, width] if width == self.weights.features)
+        };
+        let table = model.outlet_fact(table)?.konst.clone().filter(is_table);
+        let (Some(table), 0, None) = (table, gather.axis, gather.output_type) else { return Ok(None) };
+        if !is_ids(model.outlet_fact(ids)?) {
+            return Ok(None);
+        }
+        let by_ids = Self { source: Source::Ids { table, rows_first }, ..self.clone() };
+        let mut inputs = node.inputs.clone();
+        if let Some(first) = inputs.first_mut() {
+            *first = ids;
+        }
+        TypedModelPatch::replace_single_op(model, node, &inputs, by_ids).map(Some)
+    }
+}
+
+impl PartialEq for FusedLstm {
+    fn eq(&self, other: &Self) -> bool {
+        let same_source = match (&self.source, &other.source) {
+            (Source::Inputs, Source::Inputs) => true,
+            (Source::Ids { table: a, rows_first: b }, Source::Ids { table: c, rows_first: d }) => {
+                Arc::ptr_eq(a, c) && b == d
+            }
+            (Source::Inputs, Source::Ids { .. }) | (Source::Ids { .. }, Source::Inputs) => false,
+        };
+        same_source
+            && Arc::ptr_eq(&self.weights, &other.weights)
+            && self.has_initial_hidden == other.has_initial_hidden
+            && self.has_initial_cell == other.has_initial_cell
+            && self.outputs == other.outputs
+    }
+}
+
+impl Eq for FusedLstm {}
+
+impl Hash for FusedLstm {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        Arc::as_ptr(&self.weights).hash(state);
+        self.outputs.hash(state);
+    }
+}
