@@ -72,6 +72,8 @@ pub const REPUBLISH_PAUSE: Duration = Duration::from_millis(100);
 pub const MAX_REPUBLISH_PAUSE: Duration = Duration::from_secs(5);
 /// Unsettled deliveries from which on a job is suspected of ending processes, and runs by itself. One can happen to any job.
 pub const SUSPECT_DELIVERIES: u32 = 2;
+/// How long after the loss of a session, which this process has outlived, deliveries more are nobody's fault.
+pub const SURVIVED_LOSS: Duration = Duration::from_secs(60);
 /// How long a suspect waits for the others that came back with it.
 pub const SUSPECTS_GATHER: Duration = Duration::from_millis(100);
 

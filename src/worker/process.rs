@@ -54,7 +54,10 @@ impl<P: Publisher> Worker<P> {
         let outcome = tokio::select! {
             outcome = self.infer(&message, circumstances, &mut stopwatch) => outcome,
             // The broker has given it to somebody else: what is not answered yet is answered there.
-            () = receipt.voided() => return self.metrics.requeued(RequeueReason::SessionEnded),
+            () = receipt.voided() => {
+                self.suspects.outlived_a_loss();
+                return self.metrics.requeued(RequeueReason::SessionEnded);
+            }
         };
         let verdict = self.reply(Origin { model, receipt: &receipt }, message, outcome, &mut stopwatch).await;
         receipt.settle(verdict);

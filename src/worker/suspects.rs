@@ -5,14 +5,17 @@
 //! So a job with several unsettled deliveries waits for its turn here, and has it until it is settled. The first time they
 //! run in the order in which they came, which settles all that stand before the guilty one; the next time in the opposite
 //! order, which settles all behind it; after that, for there may be several, in any order.
+//!
+//! A lost connection counts a delivery more, too. Where this process has outlived one lately, that explains it, and nobody is
+//! suspected: running singly what breaks off again and again would only bring it nearer to its limit.
 
 use std::collections::BTreeSet;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
-use crate::limits::{SUSPECT_DELIVERIES, SUSPECTS_GATHER};
+use crate::limits::{SURVIVED_LOSS, SUSPECT_DELIVERIES, SUSPECTS_GATHER};
 
 /// A place among those that wait: fewer deliveries first.
 type Place = (u32, u64);
@@ -21,6 +24,7 @@ type Place = (u32, u64);
 struct Row {
     waiting: BTreeSet<Place>,
     busy: bool,
+    last_loss: Option<Instant>,
 }
 
 /// The suspects of a worker.
@@ -41,10 +45,18 @@ struct Waiting<'a> {
 }
 
 impl Suspects {
+    /// A session was lost, and this process lives on.
+    pub(super) fn outlived_a_loss(&self) {
+        self.row().last_loss = Some(Instant::now());
+    }
+
     /// Waits for the turn of the job of delivery `tag`, which was delivered `count` times before; `None` for one that is
     /// above suspicion.
     pub(super) async fn turn(&self, count: u32, tag: u64) -> Option<Turn<'_>> {
         let times = count.checked_sub(SUSPECT_DELIVERIES)?;
+        if self.row().last_loss.is_some_and(|at| at.elapsed() < SURVIVED_LOSS) {
+            return None;
+        }
         let rank = match times {
             0 => tag,
             1 => u64::MAX - tag,
@@ -141,6 +153,15 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn fewer_deliveries_come_first_and_each_runs_by_itself() {
         assert_eq!(order(&[(5, 1), (3, 2), (2, 3), (4, 4)], None).await, [3, 2, 4, 1]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_lost_session_that_the_process_outlives_is_nobodys_fault() {
+        let suspects = Suspects::default();
+        suspects.outlived_a_loss();
+        assert!(suspects.turn(5, 1).await.is_none());
+        tokio::time::advance(SURVIVED_LOSS).await;
+        assert!(suspects.turn(5, 1).await.is_some());
     }
 
     #[tokio::test(start_paused = true)]

@@ -45,11 +45,15 @@ impl Plan {
         }
     }
 
-    /// How long the row at `place` may go on with new faults: its share of what is left, by weight.
+    /// How long the row at `place` may go on with new faults: its share of what is left, by weight; all of it for one without
+    /// weight, which runs beside the others.
     pub fn pace(&self, place: usize) -> Pace {
         let until = self.ends.map(|ends| {
             let weight = |rows: &[&Row]| rows.iter().map(|row| row.weight).sum::<u32>();
             let left = ends.saturating_duration_since(Instant::now());
+            if self.rows[place].weight == 0 {
+                return ends;
+            }
             Instant::now() + left * self.rows[place].weight / weight(&self.rows[place..]).max(1)
         });
         Pace { short: self.short, jobs: self.jobs, until }
