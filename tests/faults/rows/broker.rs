@@ -159,13 +159,12 @@ pub async fn time_acknowledgements_out(stand: &mut Stand) -> Outcome {
     let mut recoveries = Vec::new();
     let mut done = 0;
     while done < faults && !stand.pace.is_over() {
-        let thawed_at = burst(stand, (done, faults), async |_: &Stand| {
-            worker.freeze();
-            sleep(Duration::from_secs(6)).await;
-            worker.thaw();
-            Instant::now()
-        });
-        let thawed_at = thawed_at.await;
+        // Frozen before the jobs come: a quick worker would have answered them all by then.
+        worker.freeze();
+        stand.ledger.publish_burst(stand.pace.jobs / faults - 1).await;
+        sleep(Duration::from_secs(6)).await;
+        worker.thaw();
+        let thawed_at = Instant::now();
         recoveries.extend(probe(stand, thawed_at).await);
         done += 1;
     }
