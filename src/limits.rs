@@ -46,6 +46,8 @@ pub const MAX_EXPLAIN_RUNS: usize = 4_096;
 pub const MAX_ALIASES: usize = 16;
 /// Changes of a model's aliases that are remembered.
 pub const MAX_ALIAS_HISTORY: usize = 16;
+/// Bytes of a golden.json: two rows of a model of large images, as numbers.
+pub const MAX_GOLDEN_FILE_BYTES: u64 = 32 << 20;
 /// Bytes of a settings, key or model.toml file.
 pub const MAX_TEXT_FILE_BYTES: u64 = 1 << 20;
 

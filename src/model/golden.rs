@@ -12,7 +12,7 @@ use serde_json::value::RawValue;
 use super::ModelSpec;
 use crate::backend::Backend;
 use crate::batch::row::{Batch, Row};
-use crate::limits::{MAX_BATCH_SIZE, MAX_TEXT_FILE_BYTES};
+use crate::limits::{MAX_BATCH_SIZE, MAX_GOLDEN_FILE_BYTES};
 use crate::preprocess::Preprocessor;
 use crate::protocol::request::{InferInput, InferenceRequest, RequestBounds};
 use crate::protocol::tensor::{Tensor, TensorData};
@@ -60,8 +60,8 @@ pub(super) fn check(
 fn read(folder: &Path) -> Result<Option<Vec<Sample>>, String> {
     let path = folder.join("golden.json");
     let Ok(size) = fs::metadata(&path).map(|file| file.len()) else { return Ok(None) };
-    if size > MAX_TEXT_FILE_BYTES {
-        return Err(format!("the file has {size} bytes, at most {MAX_TEXT_FILE_BYTES} are read"));
+    if size > MAX_GOLDEN_FILE_BYTES {
+        return Err(format!("the file has {size} bytes, at most {MAX_GOLDEN_FILE_BYTES} are read"));
     }
     let text = fs::read(&path).map_err(|error| error.to_string())?;
     let samples: Vec<Sample> = serde_json::from_slice(&text).map_err(|error| error.to_string())?;
