@@ -76,6 +76,8 @@ pub const MAX_REPUBLISH_PAUSE: Duration = Duration::from_secs(5);
 pub const SUSPECT_DELIVERIES: u32 = 2;
 /// How long after the loss of a session, which this process has outlived, deliveries more are nobody's fault.
 pub const SURVIVED_LOSS: Duration = Duration::from_secs(60);
+/// After this an acknowledgement has been written: it may wait for others for [`ACK_COALESCE`] before.
+pub const ACK_UNDER_WAY: Duration = Duration::from_millis(50);
 /// How long a suspect waits for the others that came back with it.
 pub const SUSPECTS_GATHER: Duration = Duration::from_millis(100);
 

@@ -18,7 +18,7 @@ use crate::batch::row::Inferred;
 use crate::broker::{Delivery, Publisher};
 use crate::envelope::{Admitted, JobIdentity, OpenedJob, Rejection, RequestClaims, Tenant, UnixSeconds, open_request};
 use crate::error::{ErrorCode, JobError};
-use crate::limits::{ACK_COALESCE, INLINE_OPEN_BYTES};
+use crate::limits::{ACK_UNDER_WAY, INLINE_OPEN_BYTES};
 use crate::model::ExplainRequest;
 use crate::protocol::body::EncodedBody;
 use crate::protocol::model_ref::ModelRef;
@@ -49,10 +49,14 @@ impl<P: Publisher> Worker<P> {
         let model = self.names.model_of_queue(&queue);
         self.metrics.received(model, circumstances.redelivered);
         let (message, receipt) = delivery.split();
-        let turn = self.suspects.turn(circumstances.delivery_count, receipt.tag()).await;
-        let mut stopwatch = Stopwatch::start(&self.metrics, model);
-        let outcome = tokio::select! {
-            outcome = self.infer(&message, circumstances, &mut stopwatch) => outcome,
+        let begun = async {
+            let turn = self.suspects.turn(circumstances.delivery_count, receipt.tag()).await;
+            let mut stopwatch = Stopwatch::start(&self.metrics, model);
+            let outcome = self.infer(&message, circumstances, &mut stopwatch).await;
+            (turn, stopwatch, outcome)
+        };
+        let (turn, mut stopwatch, outcome) = tokio::select! {
+            begun = begun => begun,
             // The broker has given it to somebody else: what is not answered yet is answered there.
             () = receipt.voided() => {
                 self.suspects.outlived_a_loss();
@@ -60,10 +64,13 @@ impl<P: Publisher> Worker<P> {
             }
         };
         let verdict = self.reply(Origin { model, receipt: &receipt }, message, outcome, &mut stopwatch).await;
+        if receipt.is_stale() {
+            self.suspects.outlived_a_loss();
+        }
         receipt.settle(verdict);
         if turn.is_some() {
             // The next suspect may end the process: the acknowledgement shall be on its way before.
-            sleep(ACK_COALESCE).await;
+            sleep(ACK_UNDER_WAY).await;
         }
         self.metrics.job_ended(model, began.elapsed());
     }

@@ -17,14 +17,26 @@ use tokio::time::{Instant, sleep};
 
 use crate::limits::{SURVIVED_LOSS, SUSPECT_DELIVERIES, SUSPECTS_GATHER};
 
-/// A place among those that wait: fewer deliveries first.
-type Place = (u32, u64);
+/// A place among those that wait: fewer deliveries first, then by rank. The last number makes it the only one of its kind: tags
+/// begin anew with each session.
+type Place = (u32, u64, u64);
 
 #[derive(Debug, Default)]
 struct Row {
     waiting: BTreeSet<Place>,
+    /// Places given out so far.
+    places: u64,
     busy: bool,
     last_loss: Option<Instant>,
+}
+
+impl Row {
+    fn give_place(&mut self, count: u32, rank: u64) -> Place {
+        self.places = self.places.wrapping_add(1);
+        let place = (count, rank, self.places);
+        self.waiting.insert(place);
+        place
+    }
 }
 
 /// The suspects of a worker.
@@ -62,8 +74,7 @@ impl Suspects {
             1 => u64::MAX - tag,
             _ => random(),
         };
-        let waiting = Waiting { suspects: self, place: (count, rank) };
-        self.row().waiting.insert(waiting.place);
+        let waiting = Waiting { suspects: self, place: self.row().give_place(count, rank) };
         // All that came back with it shall have come, and whoever is above suspicion be done.
         sleep(SUSPECTS_GATHER).await;
         loop {
@@ -153,6 +164,11 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn fewer_deliveries_come_first_and_each_runs_by_itself() {
         assert_eq!(order(&[(5, 1), (3, 2), (2, 3), (4, 4)], None).await, [3, 2, 4, 1]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_same_tag_of_two_sessions_has_two_turns() {
+        assert_eq!(order(&[(2, 5), (2, 5), (3, 7)], None).await, [5, 5, 7]);
     }
 
     #[tokio::test(start_paused = true)]

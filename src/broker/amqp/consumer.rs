@@ -122,7 +122,8 @@ pub(super) async fn forward(
 
 fn translate(delivery: lapin::message::Delivery, queue: Arc<str>, settlements: mpsc::Sender<Settled>) -> Delivery {
     let message: Message = convert::from_lapin(&delivery.properties, delivery.data);
-    let count = message.properties.integer_header(HEADER_DELIVERY_COUNT);
+    // On a first delivery the header can only be a producer's own: the queue writes it from the second one on.
+    let count = message.properties.integer_header(HEADER_DELIVERY_COUNT).filter(|_| delivery.redelivered);
     Delivery {
         queue,
         redelivered: delivery.redelivered,

@@ -3,7 +3,7 @@
 //! `multiple=true` acknowledges everything up to a tag, so it is only ever sent for a tag below which everything is
 //! settled; a straggler in the middle is acknowledged singly once it has waited `ACK_COALESCE`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use lapin::Channel;
@@ -89,12 +89,15 @@ struct Acks {
     waiting: Option<u64>,
     /// Settled tags above `complete`: since when their acknowledgement waits, or nothing to tell.
     stragglers: BTreeMap<u64, Option<Instant>>,
+    /// The stragglers whose acknowledgement still has to be sent, the longest waiting first; some may be complete by now.
+    alone: VecDeque<(Instant, u64)>,
 }
 
 impl Acks {
     /// `tag` is settled; `since` where its acknowledgement still has to be sent.
     fn settled(&mut self, tag: u64, since: Option<Instant>) {
         self.stragglers.insert(tag, since);
+        self.alone.extend(since.map(|since| (since, tag)));
         while let Some(since) = self.stragglers.remove(&(self.complete + 1)) {
             self.complete += 1;
             if since.is_some() {
@@ -103,8 +106,11 @@ impl Acks {
         }
     }
 
-    fn oldest_straggler(&self) -> Option<Instant> {
-        self.stragglers.values().flatten().min().copied()
+    fn oldest_straggler(&mut self) -> Option<Instant> {
+        while self.alone.front().is_some_and(|(_, tag)| *tag <= self.complete) {
+            self.alone.pop_front();
+        }
+        self.alone.front().map(|(since, _)| *since)
     }
 
     /// The frames that are to be sent now.
@@ -114,11 +120,11 @@ impl Acks {
             frames.push(Frame { tag, multiple: tag > self.told + 1 });
             self.told = tag;
         }
-        for (tag, since) in &mut self.stragglers {
-            if since.is_some_and(|since| since + ACK_COALESCE <= now) {
-                *since = None;
-                frames.push(Frame { tag: *tag, multiple: false });
-            }
+        while self.oldest_straggler().is_some_and(|since| since + ACK_COALESCE <= now) {
+            let Some((_, tag)) = self.alone.pop_front() else { break };
+            // Nothing to tell any more, once the tags below it are settled, too.
+            self.stragglers.insert(tag, None);
+            frames.push(Frame { tag, multiple: false });
         }
         frames
     }

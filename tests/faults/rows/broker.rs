@@ -110,11 +110,22 @@ async fn watch_alarm(stand: &Stand, health: std::net::SocketAddr) -> DuringAlarm
     }
     // Every answered job is acknowledged, or it would still be counted as delivered.
     let queue = Names::new(&stand.settings.broker.name_prefix).job_queue(MODEL);
-    let (ready, unsettled) = stand.vhost.depth(&queue).await;
     let published = u64::try_from(stand.ledger.confirmed()).unwrap();
-    let answered = u64::try_from(stand.ledger.answered()).unwrap();
-    if answered + ready + unsettled != published {
-        missed.push(format!("{published} jobs are {answered} answered, {ready} waiting and {unsettled} unsettled"));
+    let mut fault = String::new();
+    // The queue tells its figures every few seconds.
+    let counted = async {
+        loop {
+            let (ready, unsettled) = stand.vhost.depth(&queue).await;
+            let answered = u64::try_from(stand.ledger.answered()).unwrap();
+            if answered + ready + unsettled == published {
+                return;
+            }
+            fault = format!("{published} jobs are {answered} answered, {ready} waiting and {unsettled} unsettled");
+            sleep(POLL).await;
+        }
+    };
+    if timeout(PATIENCE, counted).await.is_err() {
+        missed.push(fault);
     }
     DuringAlarm { before, after, missed }
 }
