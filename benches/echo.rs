@@ -70,10 +70,10 @@ async fn main() -> Result<()> {
     }
     let keys = tempfile::tempdir()?;
     generate(keys.path(), "bench", &Grant::new("bench", vec!["identity".to_owned()]))?;
-    let jobs = seal_jobs(&ProducerKeys::load(keys.path(), "bench")?)?;
+    let own = ProducerKeys::load(keys.path(), "bench")?;
     let generator = Generator::connect(&url).await?;
     if told("--confirms") {
-        return compare_confirms(&generator, &jobs, keys.path()).await;
+        return compare_confirms(&generator, &own, keys.path()).await;
     }
 
     let mut bare = start(Command::new(std::env::current_exe()?).arg("--echo"))?;
@@ -88,7 +88,7 @@ async fn main() -> Result<()> {
             .env("INFERQ__TELEMETRY__LOG_FILTER", "warn"),
     )?;
     let sides = [("", ECHO_QUEUE, bare.id()), ("inferq.jobs", "identity", worker.id())];
-    let measured = interleaved(&generator, &jobs, sides).await;
+    let measured = interleaved(&generator, &own, sides).await;
     end([&mut bare, &mut worker])?;
     let [of_bare, of_worker] = measured?;
     report(["bare lapin echo", "inferq, identity model"], [&of_bare, &of_worker]);
@@ -96,12 +96,17 @@ async fn main() -> Result<()> {
 }
 
 /// Blocks of both sides in turn: exchange, routing key, and whose processor time is counted.
-async fn interleaved(generator: &Generator, jobs: &[Sealed], sides: [(&str, &str, u32); 2]) -> Result<[Vec<Block>; 2]> {
+async fn interleaved(
+    generator: &Generator,
+    own: &ProducerKeys,
+    sides: [(&str, &str, u32); 2],
+) -> Result<[Vec<Block>; 2]> {
     let mut blocks = [Vec::new(), Vec::new()];
     // The first block of each warms up.
     for number in 0..=BLOCKS {
         for ((exchange, routing_key, pid), blocks) in sides.iter().zip(&mut blocks) {
-            let block = generator.run_block(jobs, exchange, routing_key, *pid).await?;
+            // Fresh ones: a worker answers no copy of a job that it has answered.
+            let block = generator.run_block(&seal_jobs(own)?, exchange, routing_key, *pid).await?;
             eprintln!("block {number} to {exchange}/{routing_key}: {block:?}");
             if number > 0 {
                 blocks.push(block);
@@ -120,7 +125,7 @@ fn end(children: [&mut Child; 2]) -> Result<()> {
 }
 
 /// The worker with confirmed replies beside the worker without.
-async fn compare_confirms(generator: &Generator, jobs: &[Sealed], keys: &Path) -> Result<()> {
+async fn compare_confirms(generator: &Generator, own: &ProducerKeys, keys: &Path) -> Result<()> {
     let worker = |prefix: &str| {
         start(
             Command::new(std::env::current_exe()?)
@@ -136,7 +141,7 @@ async fn compare_confirms(generator: &Generator, jobs: &[Sealed], keys: &Path) -
     let exchanges = [UNCONFIRMED, CONFIRMED].map(|prefix| Names::new(prefix).jobs_exchange());
     let [plain, confirmed] = &exchanges;
     let sides = [(plain.as_str(), "identity", without.id()), (confirmed.as_str(), "identity", with.id())];
-    let measured = interleaved(generator, jobs, sides).await;
+    let measured = interleaved(generator, own, sides).await;
     end([&mut without, &mut with])?;
     let [of_plain, of_confirmed] = measured?;
     report(["without confirms", "with confirmed replies"], [&of_plain, &of_confirmed]);
