@@ -20,6 +20,8 @@ use super::{Book, Entry, Kind, PAUSE};
 const REPLY_PREFETCH: u16 = 500;
 /// How long a connection may take to stand.
 const OPEN_LIMIT: Duration = Duration::from_secs(5);
+/// How long a connection is believed in that brings nothing.
+const SILENCE: Duration = Duration::from_secs(5);
 
 /// Enters replies into the book.
 pub(super) struct Reader {
@@ -49,10 +51,13 @@ impl Reader {
         &self,
         (_connection, mut replies): (Connection, lapin::Consumer),
     ) -> Result<(), lapin::Error> {
-        while let Some(reply) = replies.next().await {
+        // A broker that was killed can leave a stream, or an acknowledgement, that never ends: after a silence it is asked anew.
+        while let Ok(Some(reply)) = timeout(SILENCE, replies.next()).await {
             let reply = reply?;
             self.enter(&reply.properties, reply.data.clone());
-            reply.acker.ack(BasicAckOptions { multiple: false }).await?;
+            let acknowledged = timeout(SILENCE, reply.acker.ack(BasicAckOptions { multiple: false })).await;
+            let Ok(acknowledged) = acknowledged else { break };
+            acknowledged?;
         }
         Ok(())
     }
