@@ -29,6 +29,7 @@ report() {
 rabbitmq_server() { "$here/rabbitmq.sh" find; }
 python_venv() { python_with_venv && echo "python3 with venv"; }
 c_compiler() { command -v cc; }
+make_program() { command -v make; }
 
 main() {
     case ${1:-} in
@@ -39,6 +40,7 @@ main() {
     echo "to build and run:"
     report cargo "building" "https://rustup.rs" cargo --version || missing_for_build=1
     report "C compiler" "building" "apt-get install gcc" c_compiler || missing_for_build=1
+    report make "building" "apt-get install make" make_program || missing_for_build=1
     report rabbitmq-server "the demo and the tests" "installed by make demo and make test" rabbitmq_server || true
     echo "for make test and make check:"
     report rustfmt "make check" "rustup component add rustfmt" cargo fmt --version || true

@@ -30,10 +30,11 @@ install_packages() {
         die "could not install ${missing[*]}"
 }
 
-# Makes sure that inferq can be built: cargo, and a C compiler for the two crates that hold C or assembly.
+# Makes sure that inferq can be built: cargo, a C compiler for the crates that hold C or assembly, make for the allocator.
 need_rust() {
     command -v cargo >/dev/null || die "there is no cargo here; install Rust from https://rustup.rs"
     command -v cc >/dev/null || install_packages gcc libc6-dev
+    command -v make >/dev/null || install_packages make
 }
 
 # The folder that cargo builds into.

@@ -67,6 +67,18 @@ fn what_is_copied_makes_a_package() {
     }
 }
 
+/// They reach the allocator by the environment of its build alone, which a build elsewhere can easily lack.
+#[cfg(feature = "jemalloc")]
+#[test]
+fn the_options_of_the_allocator_are_in_the_program_and_reach_the_image() {
+    let config = read(".cargo/config.toml");
+    let options = config.lines().find_map(|line| line.strip_prefix("JEMALLOC_SYS_WITH_MALLOC_CONF = ")).unwrap();
+    let options = options.trim_matches('"').as_bytes();
+    let program = std::fs::read(env!("CARGO_BIN_EXE_inferq")).unwrap();
+    assert!(program.windows(options.len()).any(|window| window == options), "built without .cargo/config.toml");
+    assert!(copied().contains(&".cargo".to_owned()));
+}
+
 #[test]
 fn the_image_runs_as_nobody_in_particular() {
     let dockerfile = read("deploy/Dockerfile");

@@ -13,6 +13,7 @@ const OWNERS: &[(&str, &[&str])] = &[
     ("tokenizers", &["src/preprocess"]),
     ("image", &["src/preprocess"]),
     ("config", &["src/settings"]),
+    ("tikv_jemallocator", &["src/main"]),
     ("axum", &["src/telemetry"]),
     ("prometheus_client", &["src/telemetry"]),
     ("tracing_subscriber", &["src/telemetry"]),
