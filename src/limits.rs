@@ -72,14 +72,12 @@ pub const REFUSED_REPLY_PAUSE: Duration = Duration::from_millis(200);
 pub const REPUBLISH_PAUSE: Duration = Duration::from_millis(100);
 /// Longest of these pauses.
 pub const MAX_REPUBLISH_PAUSE: Duration = Duration::from_secs(5);
-/// Unsettled deliveries from which on a job is suspected of ending processes, and runs by itself. One can happen to any job.
+/// Unsettled deliveries from which on a job is suspected of ending processes. One can happen to any job.
 pub const SUSPECT_DELIVERIES: u32 = 2;
+/// Workers that a suspect has to end in its own queue, until it is a dead letter. One or two can be killed for other reasons.
+pub const SUSPECT_CRASHES: u32 = 3;
 /// How long after the loss of a session, which this process has outlived, deliveries more are nobody's fault.
 pub const SURVIVED_LOSS: Duration = Duration::from_secs(60);
-/// After this an acknowledgement has been written: it may wait for others for [`ACK_COALESCE`] before.
-pub const ACK_UNDER_WAY: Duration = Duration::from_millis(50);
-/// How long a suspect waits for the others that came back with it.
-pub const SUSPECTS_GATHER: Duration = Duration::from_millis(100);
 
 /// Unsettled deliveries a consumer may have: quorum queues cap the prefetch here.
 pub const MAX_PREFETCH: u16 = 2_000;

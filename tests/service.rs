@@ -89,7 +89,8 @@ impl Service {
     /// The messages of a queue, taken one after the other.
     async fn take(&self, queue: &str, count: usize) -> Vec<Message> {
         let topology = Topology { exchanges: Vec::new(), queues: Vec::new() };
-        let subscription = Subscription { topology, queues: vec![queue.to_owned()], connection_name: "a test".into() };
+        let subscription =
+            Subscription { topology, queues: vec![queue.to_owned()].into(), connection_name: "a test".into() };
         let (mut consumer, _connectivity) = amqp::consume(&self.settings().broker, subscription).unwrap();
         let mut taken = Vec::new();
         for _ in 0..count {

@@ -58,6 +58,29 @@ impl Delivery {
     }
 }
 
+/// The queues of a consumer.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Queues {
+    /// Those of which as many messages as the prefetch may be unsettled at a time.
+    pub prefetched: Vec<String>,
+    /// Those that hand out one message at a time: the next when that is settled.
+    pub singly: Vec<String>,
+}
+
+impl From<Vec<String>> for Queues {
+    fn from(prefetched: Vec<String>) -> Self {
+        Self { prefetched, singly: Vec::new() }
+    }
+}
+
+impl Queues {
+    /// How many there are.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.prefetched.len() + self.singly.len()
+    }
+}
+
 /// Proof that the broker confirmed a publish. Nobody outside `broker` can make one.
 #[derive(Debug)]
 pub struct Confirmed(());

@@ -67,11 +67,6 @@ impl Receipt {
         self.send(Settlement::Ack);
     }
 
-    /// The delivery's tag: deliveries of a session are counted upwards.
-    pub(crate) const fn tag(&self) -> u64 {
-        self.tag
-    }
-
     /// Resolves when the channel it came on is gone. Cancel safe.
     pub(crate) async fn voided(&self) {
         if let Some(settlements) = &self.settlements {

@@ -13,6 +13,10 @@ use crate::settings::BrokerSettings;
 pub const RETRY_PAUSES: [(&str, Duration); 3] =
     [("1s", Duration::from_secs(1)), ("10s", Duration::from_secs(10)), ("60s", Duration::from_secs(60))];
 
+/// Ends of the names of a model's other queues and of their routing keys; a model's name has no dot.
+const URGENT: &str = ".high";
+const SUSPECTS: &str = ".suspects";
+
 /// Routing key of the undeliverable queue; no model's name begins with a dot.
 const UNDELIVERABLE_KEY: &str = ".undeliverable";
 
@@ -62,7 +66,13 @@ impl Names {
     /// The queue of `model`'s urgent jobs: those published with the routing key `<model>.high`.
     #[must_use]
     pub fn urgent_queue(&self, model: &str) -> String {
-        format!("{}.jobs.{model}.high", self.prefix)
+        format!("{}.jobs.{model}{URGENT}", self.prefix)
+    }
+
+    /// The queue of those of `model`'s jobs that are suspected of ending the processes that run them.
+    #[must_use]
+    pub fn suspects_queue(&self, model: &str) -> String {
+        format!("{}.jobs.{model}{SUSPECTS}", self.prefix)
     }
 
     /// The dead-letter queue of `model`.
@@ -81,14 +91,25 @@ impl Names {
     #[must_use]
     pub fn model_of_queue<'a>(&self, queue: &'a str) -> &'a str {
         let rest = queue.strip_prefix(&self.prefix).and_then(|rest| rest.strip_prefix(".jobs.")).unwrap_or(queue);
-        rest.strip_suffix(".high").unwrap_or(rest)
+        rest.split_once('.').map_or(rest, |(model, _)| model)
     }
 
     /// Whether `queue` is one of urgent jobs.
     #[must_use]
     pub fn is_urgent(&self, queue: &str) -> bool {
-        // A model's name has no dot.
-        queue.ends_with(".high")
+        queue.ends_with(URGENT)
+    }
+
+    /// Whether `queue` is one of suspects.
+    #[must_use]
+    pub fn holds_suspects(&self, queue: &str) -> bool {
+        queue.ends_with(SUSPECTS)
+    }
+
+    /// Where a suspected job of `model` goes.
+    #[must_use]
+    pub fn suspects(&self, model: &str) -> Address {
+        Address::new(&self.jobs_exchange(), &format!("{model}{SUSPECTS}"))
     }
 
     /// Where a dead letter of `model` goes.
@@ -192,6 +213,7 @@ impl Topology {
         for model in models {
             queues.push(job_queue(settings, &names, model));
             queues.push(urgent_queue(settings, &names, model));
+            queues.push(suspects_queue(settings, &names, model));
             queues.push(dead_queue(settings, &names, model));
         }
         queues.extend(RETRY_PAUSES.iter().map(|pause| retry_queue(settings, &names, models, *pause)));
@@ -231,7 +253,16 @@ fn urgent_queue(settings: &BrokerSettings, names: &Names, model: &str) -> Queue 
     Queue {
         name: names.urgent_queue(model),
         arguments: job_arguments(settings, names, model),
-        bindings: vec![Binding { exchange: names.jobs_exchange(), routing_key: format!("{model}.high") }],
+        bindings: vec![Binding { exchange: names.jobs_exchange(), routing_key: format!("{model}{URGENT}") }],
+    }
+}
+
+fn suspects_queue(settings: &BrokerSettings, names: &Names, model: &str) -> Queue {
+    let Address { exchange, routing_key } = names.suspects(model);
+    Queue {
+        name: names.suspects_queue(model),
+        arguments: job_arguments(settings, names, model),
+        bindings: vec![Binding { exchange: exchange.to_string(), routing_key: routing_key.to_string() }],
     }
 }
 
@@ -312,7 +343,11 @@ mod tests {
         for model in ["topic", "a-b_c"] {
             assert_eq!(names.model_of_queue(&names.job_queue(model)), model);
             assert_eq!(names.model_of_queue(&names.urgent_queue(model)), model);
+            assert_eq!(names.model_of_queue(&names.suspects_queue(model)), model);
             assert!(names.is_urgent(&names.urgent_queue(model)) && !names.is_urgent(&names.job_queue(model)));
+            assert!(
+                names.holds_suspects(&names.suspects_queue(model)) && !names.holds_suspects(&names.job_queue(model))
+            );
         }
     }
 

@@ -16,7 +16,7 @@ pub(super) fn embedded_client(
     let names = Names::new(&settings.broker.name_prefix);
     let reply_queue = reply_queue_name(&keys);
     broker.declare_reply_queue(&names.replies_exchange(), &reply_queue);
-    let replies = broker.consumer(std::slice::from_ref(&reply_queue), MAX_PREFETCH);
+    let replies = broker.consumer(&vec![reply_queue.clone()].into(), MAX_PREFETCH);
     let client_settings = ClientSettings {
         audience: settings.service.audience.clone(),
         jobs_exchange: names.jobs_exchange(),

@@ -24,8 +24,11 @@ pub async fn connect(settings: &Settings, keys: ProducerKeys) -> Result<Client<C
     publisher.warm_up().await?;
     let topology = Topology::for_replies(&names, &reply_queue);
     amqp::apply(&settings.broker, &topology).await?;
-    let subscription =
-        Subscription { topology, queues: vec![reply_queue.clone()], connection_name: "inferq client".to_owned() };
+    let subscription = Subscription {
+        topology,
+        queues: vec![reply_queue.clone()].into(),
+        connection_name: "inferq client".to_owned(),
+    };
     let (replies, mut connectivity) = amqp::consume(&settings.broker, subscription)?;
     // Its reply must not find a job's reply queue unread for long; a failed attempt is healed in the background.
     drop(connectivity.wait_for(|now| *now != Connectivity::Connecting { reason: String::new(), failures: 0 }).await);

@@ -90,6 +90,7 @@ pub struct Metrics {
     replied: Family<ModelCode, Counter>,
     dead_lettered: Family<Code, Counter>,
     retried: Family<Code, Counter>,
+    suspected: Family<ModelLabel, Counter>,
     duplicate: Counter,
     keyring_reloads: Family<Outcome, Counter>,
     requeued: Family<Reason, Counter>,
@@ -124,6 +125,7 @@ impl Metrics {
             replied: registered(all, &names::JOBS_REPLIED, Family::default()),
             dead_lettered: registered(all, &names::JOBS_DEAD_LETTERED, Family::default()),
             retried: registered(all, &names::JOBS_RETRIED, Family::default()),
+            suspected: registered(all, &names::JOBS_SUSPECTED, Family::default()),
             duplicate: registered(all, &names::JOBS_DUPLICATE, Counter::default()),
             keyring_reloads: registered(all, &names::KEYRING_RELOADS, Family::default()),
             requeued: registered(all, &names::JOBS_REQUEUED, Family::default()),
@@ -215,6 +217,11 @@ impl Metrics {
     /// A job was sent to a retry queue.
     pub fn retried(&self, code: ErrorCode) {
         self.retried.get_or_create(&Code { code: code.as_str() }).inc();
+    }
+
+    /// A job was moved to the queue of `model`'s suspects.
+    pub fn suspected(&self, model: &str) {
+        self.suspected.get_or_create_owned(&self.model_label(model)).inc();
     }
 
     /// The key ring was read again.
@@ -333,6 +340,7 @@ mod tests {
         metrics.replied("topic", Some(ErrorCode::InvalidInput));
         metrics.dead_lettered(ErrorCode::EnvelopeRejected);
         metrics.retried(ErrorCode::ModelUnavailable);
+        metrics.suspected("topic");
         metrics.duplicate();
         metrics.keyring_reloaded(ReloadOutcome::Renewed);
         metrics.requeued(RequeueReason::Dropped);

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::keys;
 use crate::backend::watch::RunWatch;
 use crate::batch::batcher::{BatchReport, Observed};
+use crate::broker::Queues;
 use crate::broker::topology::{Names, Topology};
 use crate::envelope::{KeyringError, LiveKeyring};
 use crate::model::{ModelError, ModelOptions, ModelRepository, Wrap};
@@ -74,10 +75,13 @@ impl Parts {
 
     /// What a worker of these models declares, and the queues that it consumes.
     #[must_use]
-    pub fn topology(&self, settings: &Settings) -> (Topology, Vec<String>) {
+    pub fn topology(&self, settings: &Settings) -> (Topology, Queues) {
         let models = self.models.names();
         let names = Names::new(&settings.broker.name_prefix);
-        let queues = models.iter().flat_map(|model| [names.urgent_queue(model), names.job_queue(model)]).collect();
+        let queues = Queues {
+            prefetched: models.iter().flat_map(|model| [names.urgent_queue(model), names.job_queue(model)]).collect(),
+            singly: models.iter().map(|model| names.suspects_queue(model)).collect(),
+        };
         (Topology::for_models(&settings.broker, &models), queues)
     }
 }

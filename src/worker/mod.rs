@@ -29,7 +29,7 @@ mod suspects;
 
 pub use assemble::{AssembleError, Parts};
 pub use drain::{Drained, run};
-use suspects::Suspects;
+use suspects::Suspicion;
 
 pub use keys::{KeyReload, follow as follow_keys};
 pub use serve::{ServeError, serve, serve_parts};
@@ -54,7 +54,7 @@ pub struct Worker<P> {
     drain_grace: Duration,
     /// One below the broker's own, so that the job is dead-lettered with a reason instead of by the broker.
     delivery_limit: u32,
-    suspects: Suspects,
+    suspicion: Suspicion,
 }
 
 impl<P: Publisher> Worker<P> {
@@ -89,7 +89,7 @@ impl<P: Publisher> Worker<P> {
             default_deadline: settings.worker.default_deadline,
             drain_grace: settings.worker.drain_grace,
             delivery_limit: settings.broker.delivery_limit.saturating_sub(1).max(1),
-            suspects: Suspects::default(),
+            suspicion: Suspicion::default(),
         }
     }
 }

@@ -31,6 +31,8 @@ pub(super) enum Outcome {
         /// What failed.
         error: JobError,
     },
+    /// Workers died with it: it goes to the queue of suspects, untouched.
+    Suspect,
     /// Nobody can be told, or nobody may be: it is kept untouched, with the reason.
     DeadLetter {
         /// What failed.

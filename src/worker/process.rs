@@ -6,19 +6,20 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use tokio::time::{Instant, sleep};
+use tokio::time::Instant;
 
 use super::Worker;
 use super::outcome::Outcome;
 use super::reply::Origin;
 use super::stage::Stopwatch;
+use super::suspects::Standing;
 use crate::batch::batcher::SubmitOptions;
 use crate::batch::pool::JobClass;
 use crate::batch::row::Inferred;
 use crate::broker::{Delivery, Publisher};
 use crate::envelope::{Admitted, JobIdentity, OpenedJob, Rejection, RequestClaims, Tenant, UnixSeconds, open_request};
 use crate::error::{ErrorCode, JobError};
-use crate::limits::{ACK_UNDER_WAY, INLINE_OPEN_BYTES};
+use crate::limits::INLINE_OPEN_BYTES;
 use crate::model::ExplainRequest;
 use crate::protocol::body::EncodedBody;
 use crate::protocol::model_ref::ModelRef;
@@ -35,6 +36,8 @@ pub(super) struct Circumstances {
     pub(super) class: JobClass,
     /// Earlier deliveries that nobody settled.
     pub(super) delivery_count: u32,
+    /// It came from the queue of suspects.
+    pub(super) suspected: bool,
 }
 
 impl<P: Publisher> Worker<P> {
@@ -45,41 +48,44 @@ impl<P: Publisher> Worker<P> {
         let queue = Arc::clone(&delivery.queue);
         let class = if self.names.is_urgent(&queue) { JobClass::Urgent } else { JobClass::Normal };
         let Delivery { redelivered, delivery_count, .. } = delivery;
-        let circumstances = Circumstances { redelivered, class, delivery_count };
+        let suspected = self.names.holds_suspects(&queue);
+        let circumstances = Circumstances { redelivered, class, delivery_count, suspected };
         let model = self.names.model_of_queue(&queue);
         self.metrics.received(model, circumstances.redelivered);
         let (message, receipt) = delivery.split();
         let begun = async {
-            let turn = self.suspects.turn(circumstances.delivery_count, receipt.tag()).await;
             let mut stopwatch = Stopwatch::start(&self.metrics, model);
             let outcome = self.infer(&message, circumstances, &mut stopwatch).await;
-            (turn, stopwatch, outcome)
+            (stopwatch, outcome)
         };
-        let (turn, mut stopwatch, outcome) = tokio::select! {
+        let (mut stopwatch, outcome) = tokio::select! {
             begun = begun => begun,
             // The broker has given it to somebody else: what is not answered yet is answered there.
             () = receipt.voided() => {
-                self.suspects.outlived_a_loss();
+                self.suspicion.outlived_a_loss();
                 return self.metrics.requeued(RequeueReason::SessionEnded);
             }
         };
         let verdict = self.reply(Origin { model, receipt: &receipt }, message, outcome, &mut stopwatch).await;
         if receipt.is_stale() {
-            self.suspects.outlived_a_loss();
+            self.suspicion.outlived_a_loss();
         }
         receipt.settle(verdict);
-        if turn.is_some() {
-            // The next suspect may end the process: the acknowledgement shall be on its way before.
-            sleep(ACK_UNDER_WAY).await;
-        }
         self.metrics.job_ended(model, began.elapsed());
     }
 
     /// Everything up to the outcome.
     async fn infer(&self, message: &Message, circumstances: Circumstances, stopwatch: &mut Stopwatch<'_>) -> Outcome {
-        if circumstances.delivery_count >= self.delivery_limit {
-            let reason = format!("delivered {} times without being settled", circumstances.delivery_count);
-            return Outcome::DeadLetter { error: JobError::new(ErrorCode::DeliveryLimitExceeded, reason) };
+        let count = circumstances.delivery_count;
+        if count >= self.delivery_limit {
+            return out_of_deliveries(format!("delivered {count} times without being settled"));
+        }
+        match self.suspicion.standing(&circumstances) {
+            Standing::Clear => {}
+            Standing::Suspect => return Outcome::Suspect,
+            Standing::Guilty => {
+                return out_of_deliveries(format!("{count} workers ended while they ran it among the suspects"));
+            }
         }
         let mut opened = match self.open(message).await {
             Ok(opened) => opened,
@@ -146,7 +152,8 @@ impl<P: Publisher> Worker<P> {
             Ok(deadline) => deadline,
             Err(error) => return Err((id, error)),
         };
-        let Circumstances { redelivered: alone, class, .. } = circumstances;
+        let Circumstances { redelivered, class, suspected, .. } = circumstances;
+        let alone = redelivered || suspected;
         let options = SubmitOptions { deadline, class, tenant: opened.claims.tenant.as_str().into(), alone };
         self.answer(&opened.claims, request, options, stopwatch).await.map_err(|error| (id, error))
     }
@@ -215,6 +222,10 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) 
 
 fn longest(rows: &[Inferred], of: impl Fn(&Inferred) -> Duration) -> Duration {
     rows.iter().map(of).max().unwrap_or_default()
+}
+
+fn out_of_deliveries(reason: String) -> Outcome {
+    Outcome::DeadLetter { error: JobError::new(ErrorCode::DeliveryLimitExceeded, reason) }
 }
 
 /// What becomes of a job that did not pass the validation of its envelope.

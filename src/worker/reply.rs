@@ -52,6 +52,7 @@ impl<P: Publisher> Worker<P> {
             }
             Outcome::Duplicate(confirmed) => Ok(confirmed),
             Outcome::Retry { context, error } => self.publish_retry(origin, job, &context, error).await,
+            Outcome::Suspect => self.set_apart(origin, &job).await,
             Outcome::DeadLetter { error } => self.publish_dead_letter(origin, job, &error).await,
         };
         match published {
@@ -156,6 +157,17 @@ impl<P: Publisher> Worker<P> {
         tracing::info!(job.id = context.message_id, model.name = model, %error, attempt, "retried after a pause");
         let confirmed = self.publish_until_confirmed(origin, &self.names.retry(model, attempt), &job).await?;
         self.metrics.retried(error.code);
+        Ok(confirmed)
+    }
+
+    /// Moves a suspected job to the queue of suspects, where its deliveries are counted anew.
+    async fn set_apart(&self, origin: Origin<'_>, job: &Message) -> Result<Confirmed, PublishError> {
+        tracing::warn!(
+            job.id = ?job.properties.message_id, model.name = origin.model,
+            "workers ended while they held this job, it runs among the suspects"
+        );
+        let confirmed = self.publish_until_confirmed(origin, &self.names.suspects(origin.model), job).await?;
+        self.metrics.suspected(origin.model);
         Ok(confirmed)
     }
 

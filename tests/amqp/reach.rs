@@ -3,9 +3,9 @@
 use std::net::TcpListener;
 use std::time::Duration;
 
-use inferq::broker::Consumer;
 use inferq::broker::amqp::{self, ConnectError, Connectivity, Subscription};
 use inferq::broker::topology::Topology;
+use inferq::broker::{Consumer, Queues};
 use inferq::settings::BrokerSettings;
 
 use crate::support::rabbitmq::virtual_host;
@@ -58,7 +58,8 @@ async fn the_broker_does_not_let_us_in() {
 #[tokio::test]
 async fn a_worker_tries_again_and_again() {
     let settings = broker_settings(format!("amqp://acme:canary-4711@127.0.0.1:{}", free_port()).into());
-    let subscription = Subscription { topology: NOTHING, queues: Vec::new(), connection_name: "a test".to_owned() };
+    let subscription =
+        Subscription { topology: NOTHING, queues: Queues::default(), connection_name: "a test".to_owned() };
     let (consumer, _publisher, mut connectivity) = amqp::start(&settings, subscription).unwrap();
     let thrice = |now: &Connectivity| matches!(now, Connectivity::Connecting { failures: 3.., .. });
     let told = soon("three attempts", connectivity.wait_for(thrice)).await.unwrap().clone();

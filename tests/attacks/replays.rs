@@ -151,14 +151,13 @@ async fn a_dead_letter_that_is_replayed_is_answered() {
     let (message, pending) = house.seal(&house.draft("topic", &queue), &text_request("hockey"));
     house.publish(message.clone()).await;
     // Delivered as often as may be, and never settled: each time whoever had it has gone.
-    let mut crashing = house.broker.consumer(&[house.names.job_queue("topic")], 1);
+    let mut crashing = house.broker.consumer(&vec![house.names.job_queue("topic")].into(), 1);
     for _ in 0..house.settings.broker.delivery_limit {
         drop(crashing.next().await.unwrap());
     }
     drop(crashing);
     let worker = house.start();
-    // Suspects are let gather first.
-    tokio::time::sleep(Duration::from_secs(5)).await;
+    settle().await;
     let letters = house.broker.peek(&house.names.dead_queue("topic"));
     assert_eq!(code_of(&letters[0]), "DELIVERY_LIMIT_EXCEEDED");
     house.publish(message).await;

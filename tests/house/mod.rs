@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use inferq::broker::memory::{MemoryBroker, MemoryConsumer, MemoryPublisher};
 use inferq::broker::topology::Names;
-use inferq::broker::{Address, Publisher};
+use inferq::broker::{Address, Publisher, Queues};
 use inferq::client::{Client, ClientSettings, reply_queue_name};
 use inferq::envelope::{Grant, PendingReply, ProducerKeys, RequestDraft, UnixSeconds, generate};
 use inferq::protocol::body::EncodedBody;
@@ -30,7 +30,7 @@ pub struct House {
     pub names: Names,
     pub broker: MemoryBroker,
     pub parts: Parts,
-    pub queues: Vec<String>,
+    pub queues: Queues,
     folder: tempfile::TempDir,
 }
 
@@ -114,7 +114,7 @@ impl House {
     pub fn replies(&self, keys: &ProducerKeys) -> (String, MemoryConsumer) {
         let queue = reply_queue_name(keys);
         self.broker.declare_reply_queue(&self.names.replies_exchange(), &queue);
-        let consumer = self.broker.consumer(std::slice::from_ref(&queue), 1_000);
+        let consumer = self.broker.consumer(&vec![queue.clone()].into(), 1_000);
         (queue, consumer)
     }
 

@@ -57,7 +57,7 @@ impl TestBroker for Memory {
     }
 
     async fn open(&self, queues: &[String], prefetch: u16) -> (MemoryConsumer, MemoryPublisher) {
-        (self.broker.consumer(queues, prefetch), self.broker.publisher())
+        (self.broker.consumer(&queues.to_vec().into(), prefetch), self.broker.publisher())
     }
 
     async fn declare_reply_queue(&self, name: &str) {
@@ -88,7 +88,7 @@ impl<'a> Rabbit<'a> {
         let settings = BrokerSettings { prefetch, ..self.settings.clone() };
         let subscription = Subscription {
             topology: topology(&settings),
-            queues: queues.to_vec(),
+            queues: queues.to_vec().into(),
             connection_name: "a test".to_owned(),
         };
         amqp::start(&settings, subscription).unwrap()

@@ -10,6 +10,7 @@ use std::time::Duration;
 use secrecy::SecretString;
 use tokio::sync::{Mutex, mpsc, watch};
 
+use super::Queues;
 use super::topology::Topology;
 use crate::limits::{MAX_CONFIRMS_IN_FLIGHT, MAX_PREFETCH};
 use crate::settings::BrokerSettings;
@@ -52,7 +53,7 @@ pub enum Connectivity {
 pub(super) struct Config {
     pub(super) uri: BrokerUri,
     pub(super) topology: Topology,
-    pub(super) queues: Vec<String>,
+    pub(super) queues: Queues,
     pub(super) prefetch: u16,
     pub(super) connection_name: String,
     pub(super) connect_timeout: Duration,
@@ -67,7 +68,7 @@ pub struct Subscription {
     /// What is declared before consuming.
     pub topology: Topology,
     /// The queues consumed.
-    pub queues: Vec<String>,
+    pub queues: Queues,
     /// Shown in the broker's list of connections.
     pub connection_name: String,
 }

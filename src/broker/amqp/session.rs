@@ -66,23 +66,26 @@ impl Session {
         };
         let limit = config.connect_timeout;
         let channel = answered(limit, || "a channel".to_owned(), consuming.create_channel()).await?;
-        // Per consumer, and before the first of them: quorum queues know no other form.
-        let prefetch = channel.basic_qos(config.prefetch, BasicQosOptions { global: false });
-        answered(limit, || "the prefetch".to_owned(), prefetch).await?;
         let (settlements, settled) =
-            mpsc::channel(usize::from(config.prefetch).saturating_mul(config.queues.len().max(1)));
+            mpsc::channel(usize::from(config.prefetch).saturating_mul(config.queues.count().max(1)));
         let mut settling = JoinSet::new();
         settling.spawn(settle(channel.clone(), settled, config.publish_timeout));
         let mut forwarders = JoinSet::new();
-        for queue in &config.queues {
-            let stream = consume(&channel, queue, limit).await?;
-            forwarders.spawn(forward(
-                channel.clone(),
-                stream,
-                queue.as_str().into(),
-                Outlet { deliveries: links.deliveries.clone(), settlements: settlements.clone(), limit },
-                links.phases.clone(),
-            ));
+        // Those that hand out one at a time first: what they hold shall be decided before the rest streams in.
+        for (prefetch, queues) in [(1, &config.queues.singly), (config.prefetch, &config.queues.prefetched)] {
+            if !queues.is_empty() {
+                set_prefetch(&channel, prefetch, limit).await?;
+            }
+            for queue in queues {
+                let stream = consume(&channel, queue, limit).await?;
+                forwarders.spawn(forward(
+                    channel.clone(),
+                    stream,
+                    queue.as_str().into(),
+                    Outlet { deliveries: links.deliveries.clone(), settlements: settlements.clone(), limit },
+                    links.phases.clone(),
+                ));
+            }
         }
         channels.push(channel);
         Ok(Self { consuming, publishing, channels, forwarders, settling, publishers, watchers })
@@ -172,6 +175,12 @@ pub(super) struct Outlet {
     pub(super) settlements: mpsc::Sender<Settled>,
     /// How long the broker may take to end the consumer.
     pub(super) limit: Duration,
+}
+
+/// Sets the prefetch of each consumer that begins after it: quorum queues know no other form.
+async fn set_prefetch(channel: &Channel, prefetch: u16, limit: Duration) -> Result<(), ConnectError> {
+    let set = channel.basic_qos(prefetch, BasicQosOptions { global: false });
+    answered(limit, || "the prefetch".to_owned(), set).await
 }
 
 async fn consume(channel: &Channel, queue: &str, limit: Duration) -> Result<lapin::Consumer, ConnectError> {

@@ -56,7 +56,7 @@ pub(super) async fn supervise(config: Config, mut links: Links) {
     while *links.phases.borrow() == Phase::Running {
         let reason = match Session::open(&config, &links).await {
             Ok(session) => {
-                tracing::info!(broker = %config.uri, queues = config.queues.len(), "consuming");
+                tracing::info!(broker = %config.uri, queues = config.queues.count(), "consuming");
                 links.connectivity.send_replace(Connectivity::Consuming);
                 let began = Instant::now();
                 let ended = session.run(&mut links).await;

@@ -9,7 +9,7 @@ use tokio::time::{Instant, sleep_until};
 use super::Shared;
 use super::state::{ConsumerId, Stored};
 use crate::broker::receipt::Settled;
-use crate::broker::{Consumer, Delivery, Receipt};
+use crate::broker::{Consumer, Delivery, Queues, Receipt};
 
 /// Hands out what lies in its queues, in turn. Dropped unclosed, it requeues what was not settled, as a broker does
 /// when a connection breaks.
@@ -17,27 +17,28 @@ use crate::broker::{Consumer, Delivery, Receipt};
 pub struct MemoryConsumer {
     shared: Arc<Shared>,
     id: ConsumerId,
-    queues: Vec<Arc<str>>,
+    /// Each with its prefetch.
+    queues: Vec<(Arc<str>, usize)>,
     /// The queue that is looked at first; moves on, so that no queue starves.
     turn: usize,
-    prefetch: usize,
     stopped: bool,
     settlements: Option<mpsc::Sender<Settled>>,
     settling: Option<JoinHandle<()>>,
 }
 
 impl MemoryConsumer {
-    pub(super) fn new(shared: Arc<Shared>, queues: &[String], prefetch: u16) -> Self {
+    pub(super) fn new(shared: Arc<Shared>, queues: &Queues, prefetch: u16) -> Self {
         let id = shared.lock().new_consumer();
         let prefetch = usize::from(prefetch.max(1));
-        let (settlements, receiver) = mpsc::channel(prefetch.saturating_mul(queues.len().max(1)));
+        let (settlements, receiver) = mpsc::channel(prefetch.saturating_mul(queues.count().max(1)));
         let settling = tokio::spawn(settle(Arc::clone(&shared), id, receiver));
+        let prefetched = queues.prefetched.iter().map(|queue| (queue, prefetch));
+        let singly = queues.singly.iter().map(|queue| (queue, 1));
         Self {
             shared,
             id,
-            queues: queues.iter().map(|queue| queue.as_str().into()).collect(),
+            queues: prefetched.chain(singly).map(|(queue, prefetch)| (queue.as_str().into(), prefetch)).collect(),
             turn: 0,
-            prefetch,
             stopped: false,
             settlements: Some(settlements),
             settling: Some(settling),
@@ -50,8 +51,8 @@ impl MemoryConsumer {
         let next_expiry = state.expire(Instant::now());
         for step in 0..self.queues.len() {
             let index = (self.turn + step) % self.queues.len();
-            let Some(queue) = self.queues.get(index) else { continue };
-            if let Some((tag, stored)) = state.deliver(self.id, queue, self.prefetch) {
+            let Some((queue, prefetch)) = self.queues.get(index) else { continue };
+            if let Some((tag, stored)) = state.deliver(self.id, queue, *prefetch) {
                 self.turn = index + 1;
                 let settlements = self.settlements.clone().ok_or(None)?;
                 return Ok(delivery(tag, stored, Arc::clone(queue), settlements));

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::Notify;
 
 use super::topology::Topology;
-use super::{Address, Confirmed, PublishError, Publisher};
+use super::{Address, Confirmed, PublishError, Publisher, Queues};
 use crate::protocol::properties::Message;
 
 mod consumer;
@@ -73,7 +73,7 @@ impl MemoryBroker {
 
     /// A consumer of `queues`, with at most `prefetch` unsettled deliveries of each.
     #[must_use]
-    pub fn consumer(&self, queues: &[String], prefetch: u16) -> MemoryConsumer {
+    pub fn consumer(&self, queues: &Queues, prefetch: u16) -> MemoryConsumer {
         MemoryConsumer::new(Arc::clone(&self.shared), queues, prefetch)
     }
 

@@ -71,6 +71,20 @@ impl Kind {
         }
     }
 
+    /// Whether the process that runs it ends.
+    const fn ends_processes(self) -> bool {
+        match self {
+            Self::Aborting | Self::Hanging => true,
+            Self::Sound
+            | Self::Twice
+            | Self::Late
+            | Self::Panicking
+            | Self::Garbled
+            | Self::Foreign
+            | Self::Garbage => false,
+        }
+    }
+
     /// How often it is published.
     const fn copies(self) -> usize {
         match self {

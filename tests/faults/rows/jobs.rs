@@ -1,5 +1,6 @@
 //! Jobs that are spoiled, late, published twice, dead and replayed; and inputs that crash whoever runs them.
 
+use std::cell::Cell;
 use std::os::unix::process::ExitStatusExt as _;
 use std::process::Stdio;
 use std::time::Duration;
@@ -91,7 +92,8 @@ pub async fn crash_on_inputs(stand: &mut Stand) -> Outcome {
     const WORKERS: usize = 2;
     const LEAST: f64 = 0.8;
     let jobs = stand.pace.jobs / 2;
-    let odd = jobs.div_ceil(1_000).max(1);
+    // One job in 1,000, of either kind.
+    let odd = jobs.div_ceil(2_000).max(1);
     let kinds = mixed(&mut stand.seeded, jobs, 2 * odd, &[Kind::Panicking, Kind::Aborting]);
     let mut workers: Vec<WorkerProcess> = (0..WORKERS).map(|_| stand.start_misbehaving()).collect();
     for worker in &mut workers {
@@ -104,17 +106,18 @@ pub async fn crash_on_inputs(stand: &mut Stand) -> Outcome {
 
     let began = Instant::now();
     let dead = Names::new(&stand.settings.broker.name_prefix).dead_queue(MODEL);
-    let mut crashes = 0;
+    let crashes = Cell::new(0);
     let settled = async {
         stand.ledger.publish_all(kinds).await;
         stand.ledger.settle().await;
         let took = began.elapsed();
         until_dead(stand, &dead, odd).await;
+        until_quiet(&crashes).await;
         took
     };
     let took = tokio::select! {
         took = settled => took,
-        () = restart(stand, &mut workers, &mut crashes) => unreachable!("it goes on for ever"),
+        () = restart(stand, &mut workers, &crashes) => unreachable!("it goes on for ever"),
     };
     let last = workers.pop().expect("there are several");
     for worker in &mut workers {
@@ -123,29 +126,41 @@ pub async fn crash_on_inputs(stand: &mut Stand) -> Outcome {
     let mut outcome = finish(stand, last, Vec::new(), 0).await;
     outcome.faults = 2 * odd;
     let ratio = plain.as_secs_f64() / took.as_secs_f64();
+    let crashes = crashes.get();
     outcome.measured = format!("{crashes} crashes; {:.0} % of the throughput", ratio * 100.0);
     outcome.demand(crashes > 0, || "no process ended".to_owned());
     outcome.demand(stand.pace.short || ratio >= LEAST, || format!("{:.0} % of the throughput", ratio * 100.0));
     outcome
 }
 
-/// Waits until `count` letters are in the queue `dead`.
+/// Waits until the letters of `count` jobs are in the queue `dead`.
 async fn until_dead(stand: &Stand, dead: &str, count: usize) {
     let waited = async {
-        while stand.ledger.messages_in(dead).await < u32::try_from(count).unwrap() {
+        while stand.ledger.dead_jobs_in(dead).await < count {
             sleep(POLL).await;
         }
     };
     let _either = timeout(3 * PATIENCE, waited).await;
 }
 
+/// Waits until no worker has ended for a while: a process can end between the two halves of a job's move to another queue, and
+/// the copy it leaves behind ends some more.
+async fn until_quiet(crashes: &Cell<usize>) {
+    const QUIET: Duration = Duration::from_secs(2);
+    let mut seen = None;
+    while seen != Some(crashes.get()) {
+        seen = Some(crashes.get());
+        sleep(QUIET).await;
+    }
+}
+
 /// Does what a supervisor does: starts a worker again whenever one has ended.
-async fn restart(stand: &Stand, workers: &mut [WorkerProcess], crashes: &mut usize) {
+async fn restart(stand: &Stand, workers: &mut [WorkerProcess], crashes: &Cell<usize>) {
     loop {
         for worker in workers.iter_mut() {
             if worker.status().is_some_and(|status| status.signal().is_some()) {
                 *worker = stand.start_misbehaving();
-                *crashes += 1;
+                crashes.set(crashes.get() + 1);
             }
         }
         sleep(POLL).await;

@@ -77,7 +77,7 @@ pub const ROWS: &[Row] = &[
         9,
         "crashing_inputs",
         (
-            "1 in 1,000 inputs makes the backend panic, 1 in 1,000 ends the process",
+            "1 in 1,000 inputs makes the backend panic or ends the process",
             "a panic is told its producer; a job that ends processes is a dead letter within its limit; no other is; at \
              least 80 % of the throughput",
         ),
