@@ -1,24 +1,31 @@
-//! A worker's publisher: requests gathered into batches, each message confirmed or returned by its own identity.
+//! A worker's publisher: pipelined, and each message confirmed or returned by its own identity.
 //!
 //! lapin attaches a returned message to whichever confirm comes next, and concurrent publishes can swap confirms. So
-//! one task publishes on a channel, a batch at a time, and decides the batch when all its confirms are in: returned is
-//! what carries the returned message's own exchange, routing key and message id.
+//! one task publishes on a channel; returned is what was attached, by its exchange, routing key and message id, to any confirm
+//! that is in when the message's own is.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::BoxFuture;
+use futures_util::stream::FuturesUnordered;
+use futures_util::{FutureExt as _, StreamExt as _};
 use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
 use lapin::{Channel, Confirmation, Connection, PublisherConfirm};
 use tokio::sync::{Mutex, mpsc, oneshot, watch};
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep, sleep_until};
 
 use super::connect::{ConnectError, answered};
 use super::convert;
 use super::supervisor::Publishing;
 use crate::broker::{Address, Confirmed, PublishError, Publisher};
-use crate::limits::MAX_PUBLISH_BATCH;
+use crate::limits::{MAX_CONFIRMS_IN_FLIGHT, MAX_PUBLISH_BATCH};
 use crate::protocol::properties::Message;
+
+/// A channel that confirms nothing at all for as many times the limit of a publish is given up, with its session.
+const SILENCE_LIMITS: u32 = 3;
 
 type Answer = Result<Confirmed, PublishError>;
 
@@ -89,71 +96,134 @@ pub(super) async fn confirm_channel(connection: &Connection, limit: Duration) ->
     Ok(channel)
 }
 
-/// Publishes requests on `channel`, a batch at a time, until the channel fails or nobody requests any more.
+/// Publishes requests on `channel` as they come, until the channel fails, goes silent, or nobody requests any more.
+///
+/// A message that is not confirmed, because the queue behind it has lost its majority, holds up no other: its caller gives
+/// up by itself. Only a channel on which nothing at all is confirmed for a while is given up.
 pub(super) async fn publish_requests(channel: Channel, publishing: Publishing, limit: Duration) -> Result<(), String> {
     let Publishing { requests, blocked } = publishing;
-    let mut batch = Vec::with_capacity(MAX_PUBLISH_BATCH);
+    let mut blocking = blocked.subscribe();
+    let mut unconfirmed = Unconfirmed::default();
+    let mut gathered = Vec::with_capacity(MAX_PUBLISH_BATCH);
+    let silence = limit.saturating_mul(SILENCE_LIMITS);
+    let mut heard = Instant::now();
     loop {
-        if requests.lock().await.recv_many(&mut batch, MAX_PUBLISH_BATCH).await == 0 {
-            return Ok(());
-        }
-        batch.retain(|request: &PublishRequest| !request.answer.is_closed());
-        let published = patiently(limit, blocked.subscribe(), publish_batch(&channel, &batch)).await;
-        let decided = published.unwrap_or_else(|| Err(format!("a batch was not confirmed within {limit:?}")));
-        match decided {
-            Ok(answers) => answer_all(&mut batch, answers),
-            Err(reason) => {
-                let answers = batch.iter().map(|_| Err(PublishError::Unavailable(reason.clone()))).collect();
-                answer_all(&mut batch, answers);
-                return Err(reason);
+        let room = MAX_CONFIRMS_IN_FLIGHT.saturating_sub(unconfirmed.count()).min(MAX_PUBLISH_BATCH);
+        let gather = async { requests.lock().await.recv_many(&mut gathered, room).await };
+        tokio::select! {
+            biased;
+            ready = unconfirmed.ready(), if unconfirmed.count() > 0 => {
+                ready?;
+                heard = Instant::now();
+            }
+            count = gather, if room > 0 => {
+                if count == 0 {
+                    return unconfirmed.all_ready().await;
+                }
+                if unconfirmed.count() == 0 {
+                    heard = Instant::now();
+                }
+                for request in gathered.drain(..).filter(|request| !request.answer.is_closed()) {
+                    let published = publish_one(&channel, &request.address, &request.message);
+                    let published = patiently(limit, blocked.subscribe(), published).await;
+                    let confirm = published.unwrap_or_else(|| Err(format!("a publish was not sent within {limit:?}")))?;
+                    unconfirmed.add(Sent::of(request), confirm);
+                }
+            }
+            // The time of an alarm does not count.
+            Ok(()) = blocking.changed() => heard = Instant::now(),
+            () = sleep_until(heard + silence), if unconfirmed.count() > 0 && !*blocked.borrow() => {
+                return Err(format!("nothing was confirmed within {silence:?}"));
             }
         }
     }
 }
 
-fn answer_all(batch: &mut Vec<PublishRequest>, answers: Vec<Answer>) {
-    for (request, answer) in batch.drain(..).zip(answers) {
-        // The caller may have stopped waiting; what it is told then is for nobody.
-        let _either = request.answer.send(answer);
+/// What is kept of a message until it is decided; its body is with the broker.
+#[derive(Debug)]
+struct Sent {
+    address: Address,
+    message_id: Option<String>,
+    answer: oneshot::Sender<Answer>,
+}
+
+impl Sent {
+    fn of(PublishRequest { address, message, answer }: PublishRequest) -> Self {
+        Self { address, message_id: message.properties.message_id, answer }
     }
 }
 
-/// Publishes all of `batch`, waits for all confirms, and decides each message. `Err` when the channel failed.
-async fn publish_batch(channel: &Channel, batch: &[PublishRequest]) -> Result<Vec<Answer>, String> {
-    let mut confirms = Vec::with_capacity(batch.len());
-    for request in batch {
-        confirms.push(publish_one(channel, &request.address, &request.message).await?);
+/// What was published on a channel and is not decided yet.
+#[derive(Default)]
+struct Unconfirmed {
+    confirms: FuturesUnordered<BoxFuture<'static, (Sent, lapin::Result<Confirmation>)>>,
+    /// Returned messages whose own confirm is not in yet.
+    returned: HashMap<Identity, usize>,
+}
+
+impl Unconfirmed {
+    fn count(&self) -> usize {
+        self.confirms.len()
     }
-    let mut returned = HashSet::new();
-    let mut confirmations = Vec::with_capacity(batch.len());
-    for confirm in confirms {
-        let confirmation = confirm.await.map_err(|error| error.to_string())?;
-        let refused = matches!(confirmation, Confirmation::Nack(_));
-        if matches!(confirmation, Confirmation::NotRequested) {
-            return Err("the channel does not confirm".to_owned());
+
+    fn add(&mut self, sent: Sent, confirm: impl Future<Output = lapin::Result<Confirmation>> + Send + 'static) {
+        self.confirms.push(async move { (sent, confirm.await) }.boxed());
+    }
+
+    /// Waits for a confirm and decides all that are in. `Err` when the channel failed. Cancel safe.
+    ///
+    /// The broker returns a message before it confirms it, and lapin hangs what was returned on whichever confirm comes next: on
+    /// one that is in, at the latest, when the message's own is.
+    async fn ready(&mut self) -> Result<(), String> {
+        let Some(first) = self.confirms.next().await else { return Ok(()) };
+        let mut decidable = Vec::new();
+        let mut next = Some(first);
+        while let Some((sent, confirmation)) = next {
+            let confirmation = confirmation.map_err(|error| error.to_string())?;
+            if matches!(confirmation, Confirmation::NotRequested) {
+                return Err("the channel does not confirm".to_owned());
+            }
+            let refused = matches!(confirmation, Confirmation::Nack(_));
+            if let Some(message) = confirmation.take_message() {
+                *self.returned.entry(returned_identity(&message)).or_default() += 1;
+            }
+            decidable.push((sent, refused));
+            next = self.confirms.next().now_or_never().flatten();
         }
-        if let Some(message) = confirmation.take_message() {
-            returned.insert(returned_identity(&message));
+        for (sent, refused) in decidable {
+            let answer = self.decide(&sent, refused);
+            // The caller may have stopped waiting; what it is told then is for nobody.
+            let _either = sent.answer.send(answer);
         }
-        confirmations.push(refused);
+        Ok(())
     }
-    let decide = |(request, refused): (&PublishRequest, bool)| decide(request, refused, &returned);
-    Ok(batch.iter().zip(confirmations).map(decide).collect())
+
+    /// Until everything is decided.
+    async fn all_ready(mut self) -> Result<(), String> {
+        while self.count() > 0 {
+            self.ready().await?;
+        }
+        Ok(())
+    }
+
+    fn decide(&mut self, sent: &Sent, refused: bool) -> Answer {
+        let Address { exchange, routing_key } = &sent.address;
+        let identity = (exchange.to_string(), routing_key.to_string(), sent.message_id.clone());
+        if let Entry::Occupied(mut returned) = self.returned.entry(identity) {
+            *returned.get_mut() -= 1;
+            if *returned.get() == 0 {
+                returned.remove();
+            }
+            Err(returned_error(&sent.address))
+        } else if refused {
+            Err(PublishError::Refused { routing_key: Arc::clone(routing_key) })
+        } else {
+            Ok(Confirmed::by_broker())
+        }
+    }
 }
 
-fn decide(request: &PublishRequest, refused: bool, returned: &HashSet<Identity>) -> Answer {
-    let Address { exchange, routing_key } = &request.address;
-    let message_id = request.message.properties.message_id.clone();
-    if returned.contains(&(exchange.to_string(), routing_key.to_string(), message_id)) {
-        Err(returned_error(&request.address))
-    } else if refused {
-        Err(PublishError::Refused { routing_key: Arc::clone(routing_key) })
-    } else {
-        Ok(Confirmed::by_broker())
-    }
-}
-
-/// What tells one message of a batch from another.
+/// What tells one message from another.
 type Identity = (String, String, Option<String>);
 
 fn returned_identity(message: &lapin::message::BasicReturnMessage) -> Identity {
@@ -193,6 +263,27 @@ mod tests {
     use super::*;
 
     const LIMIT: Duration = Duration::from_secs(10);
+
+    fn sent(routing_key: &str) -> (Sent, oneshot::Receiver<Answer>) {
+        let (answer, answered) = oneshot::channel();
+        (Sent { address: Address::new("replies", routing_key), message_id: None, answer }, answered)
+    }
+
+    #[tokio::test]
+    async fn a_message_that_is_never_confirmed_holds_up_no_other() {
+        let mut unconfirmed = Unconfirmed::default();
+        let (stuck, mut stuck_answer) = sent("without majority");
+        unconfirmed.add(stuck, std::future::pending());
+        for confirmation in [Confirmation::Ack(None), Confirmation::Nack(None)] {
+            let refused = confirmation.is_nack();
+            let (other, answer) = sent("sound");
+            unconfirmed.add(other, async { Ok(confirmation) });
+            unconfirmed.ready().await.unwrap();
+            assert_eq!(answer.await.unwrap().is_err(), refused);
+        }
+        assert_eq!(unconfirmed.count(), 1);
+        assert!(stuck_answer.try_recv().is_err());
+    }
 
     #[tokio::test(start_paused = true)]
     async fn a_publish_is_given_up_after_its_limit() {
