@@ -104,6 +104,18 @@ impl Backend for Watched {
         let _going = Going { watch: &self.watch, number };
         self.backend.run(batch)
     }
+
+    fn planned_shape(&self, rows: usize, length: usize) -> (usize, usize) {
+        self.backend.planned_shape(rows, length)
+    }
+
+    fn is_warm(&self, rows: usize, length: usize) -> bool {
+        self.backend.is_warm(rows, length)
+    }
+
+    fn prepare(&self, rows: usize, length: usize) -> bool {
+        self.backend.prepare(rows, length)
+    }
 }
 
 #[cfg(test)]
