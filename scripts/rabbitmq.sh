@@ -25,6 +25,8 @@ options of start, run and with:
   --vhosts N               make the virtual hosts t1 ... tN besides / (for tests that run side by side)
   --port P                 listen on this port (a free one)
   --join OTHER             make a new node one of the cluster of the node in the folder OTHER, which runs
+  --tls OTHER              listen for TLS as well, with ca.pem, cert.pem and key.pem of the folder OTHER; the port goes to DIR/tls_port
+  --demand                 with --tls: let nobody in who shows no certificate of that ca.pem
   --remove                 (run) delete DIR at the end
 
 examples:
@@ -63,6 +65,7 @@ disk_free_limit.absolute = 50MB
 vm_memory_high_watermark.absolute = 1GB
 CONF
     echo '[].' >"$dir/enabled_plugins"
+    [ -z "$tls" ] || write_tls "$dir"
     if [ -n "$join" ]; then
         cat >>"$dir/rabbitmq.conf" <<CONF
 cluster_formation.peer_discovery_backend = classic_config
@@ -84,6 +87,22 @@ CONF
             "tags": ["administrator"]}],
  "vhosts": [$list], "permissions": [$grants]}
 JSON
+}
+
+# Copies the certificates to where the node sees them, and has it listen.
+write_tls() {
+    local dir=$1
+    mkdir -p "$dir/tls"
+    cp "$tls/ca.pem" "$tls/cert.pem" "$tls/key.pem" "$dir/tls/"
+    free_port >"$dir/tls_port"
+    cat >>"$dir/rabbitmq.conf" <<CONF
+listeners.ssl.1 = 127.0.0.1:$(cat "$dir/tls_port")
+ssl_options.cacertfile = $dir/tls/ca.pem
+ssl_options.certfile = $dir/tls/cert.pem
+ssl_options.keyfile = $dir/tls/key.pem
+ssl_options.verify = ${demand:-verify_none}
+ssl_options.fail_if_no_peer_cert = $([ -n "$demand" ] && echo true || echo false)
+CONF
 }
 
 # The node's environment, one assignment a line: nothing of the system's own node is read or written.
@@ -233,6 +252,9 @@ remove() {
     rm -rf "${1:?}"
 }
 
+# How a node listens for TLS; empty where it does not.
+tls='' demand=''
+
 main() {
     local command=${1:-} vhosts=0 port='' join='' remove='' dir=''
     [ $# -gt 0 ] && shift
@@ -242,6 +264,8 @@ main() {
         --vhosts) vhosts=${2:?--vhosts needs a number}; shift 2 ;;
         --port) port=${2:?--port needs a number}; shift 2 ;;
         --join) join=$(absolute "${2:?--join needs a folder}"); shift 2 ;;
+        --tls) tls=$(absolute "${2:?--tls needs a folder}"); shift 2 ;;
+        --demand) demand=verify_peer; shift ;;
         --remove) remove=yes; shift ;;
         --) shift; break ;;
         *) usage >&2; die "unknown option $1" ;;

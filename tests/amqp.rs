@@ -12,5 +12,7 @@ mod reach;
 #[path = "amqp/recovery.rs"]
 mod recovery;
 mod support;
+#[path = "amqp/tls.rs"]
+mod tls;
 #[path = "amqp/users.rs"]
 mod users;

@@ -122,20 +122,20 @@ fn the_check_tells_every_origin_and_hides_the_password() {
     let path = folder.path().join("worker.toml");
     std::fs::write(&path, "[batching]\nexecutors = 5\n").unwrap();
     let arguments = ["config", "check", "--json", "--set", "limits.max_rows=9", "--config", path.to_str().unwrap()];
-    let ran = run_with(&arguments, &[("INFERQ_AMQP_URL", "amqp://me:s3cret@rabbit:5672/v")]);
+    let ran = run_with(&arguments, &[("INFERQ_AMQP_URL", "amqps://me:s3cret@rabbit:5672/v")]);
     assert_eq!((ran.code, ran.stderr.as_str()), (0, ""));
     assert!(!ran.stdout.contains("s3cret"));
     let list = ran.json();
     let entry = |key: &str| list.as_array().unwrap().iter().find(|entry| entry["key"] == key).unwrap().clone();
-    assert_eq!(entry("broker.url")["value"], "amqp://me:***@rabbit:5672/v");
+    assert_eq!(entry("broker.url")["value"], "amqps://me:***@rabbit:5672/v");
     assert_eq!(entry("broker.url")["origin"], "variable `INFERQ_AMQP_URL`");
     assert_eq!(entry("batching.executors")["value"], 5);
     assert_eq!(entry("batching.executors")["origin"], format!("file `{}`", path.display()));
     assert_eq!(entry("limits.max_rows")["origin"], "option `--set`");
     assert_eq!(entry("broker.prefetch")["origin"], "the defaults");
 
-    let ran = run_with(&arguments[..2], &[("INFERQ_AMQP_URL", "amqp://me:s3cret@rabbit:5672/v")]);
-    assert!(ran.stdout.contains("amqp://me:***@rabbit:5672/v") && !ran.stdout.contains("s3cret"), "{}", ran.stdout);
+    let ran = run_with(&arguments[..2], &[("INFERQ_AMQP_URL", "amqps://me:s3cret@rabbit:5672/v")]);
+    assert!(ran.stdout.contains("amqps://me:***@rabbit:5672/v") && !ran.stdout.contains("s3cret"), "{}", ran.stdout);
 }
 
 #[test]
@@ -581,4 +581,43 @@ fn a_reader_that_goes_away_is_no_failure() {
     drop(child.stdout.take());
     let output = child.wait_with_output().unwrap();
     assert_eq!((output.status.code(), String::from_utf8(output.stderr).unwrap()), (Some(0), String::new()));
+}
+
+#[test]
+fn no_command_goes_beyond_this_machine_without_tls_unless_it_may() {
+    let folder = tempfile::tempdir().unwrap();
+    let keys = folder.path().join("keys").display().to_string();
+    let models = concat!(env!("CARGO_MANIFEST_DIR"), "/models");
+    let environment = [
+        ("INFERQ_AMQP_URL", "amqp://acme:canary-4711@broker.invalid:5672/%2f"),
+        ("INFERQ__KEYS__DIRECTORY", &keys),
+        ("INFERQ__MODELS__DIRECTORY", models),
+        ("INFERQ__TELEMETRY__LISTEN", ""),
+    ];
+    // What connects to nothing is not refused.
+    assert_eq!(run_with(&["keys", "generate", "--tenant", "acme"], &environment).code, 0);
+    let posts = concat!(env!("CARGO_MANIFEST_DIR"), "/models/topic/samples/posts.jsonl");
+    let commands: &[&[&str]] = &[
+        &["config", "check"],
+        &["worker", "--quiet"],
+        &["submit", "--tenant", "acme", "a text"],
+        &["dead-letter", "list", "--model", "topic"],
+        &["topology", "apply"],
+        &["demo", "--posts", posts],
+        &["bench", "--broker", "--texts", posts],
+    ];
+    for command in commands {
+        let ran = run_with(command, &environment);
+        assert_eq!(ran.code, 3, "{command:?}: {}", ran.stderr);
+        for part in
+            ["amqp://acme@broker.invalid:5672 is beyond this machine", "amqps://", "broker.allow_plaintext = true"]
+        {
+            assert!(ran.stderr.contains(part), "{command:?}: {part:?} is missing in {}", ran.stderr);
+        }
+        assert!(!ran.stderr.contains("4711"), "{command:?}: {}", ran.stderr);
+    }
+    let allowed = [&environment[..], &[("INFERQ__BROKER__ALLOW_PLAINTEXT", "true")]].concat();
+    assert_eq!(run_with(&["config", "check"], &allowed).code, 0);
+    // Nobody of that name answers: it has been asked.
+    assert_eq!(run_with(&["topology", "apply"], &allowed).code, 4);
 }

@@ -8,9 +8,11 @@
 A client belongs to one thread, as pika's blocking connection does.
 """
 
+import ipaddress
 import json
 import logging
 import secrets
+import ssl
 import struct
 import time
 from dataclasses import dataclass, field
@@ -98,16 +100,50 @@ class Job:
         return self._answer
 
 
+def connection_parameters(amqp_url, ca_file=None, certificate_file=None, key_file=None, allow_plaintext=False):
+    """Where the broker is and how it is spoken to. Beyond this machine that is amqps://, unless plaintext is allowed.
+
+    With `ca_file` a broker is believed for that authority alone, else for those of the system.
+    """
+    parameters = pika.URLParameters(amqp_url)
+    if parameters.ssl_options is None:
+        if ca_file or certificate_file or key_file:
+            raise ValueError("certificates are given, and the broker's URL does not begin with amqps://")
+        if not allow_plaintext and not is_loopback(parameters.host):
+            raise ValueError(
+                f"the broker at {parameters.host} is beyond this machine and without TLS: use amqps://, or allow_plaintext"
+            )
+        return parameters
+    context = ssl.create_default_context(cafile=ca_file)
+    if certificate_file:
+        context.load_cert_chain(certificate_file, key_file)
+    parameters.ssl_options = pika.SSLOptions(context, parameters.host)
+    return parameters
+
+
+def is_loopback(host: str) -> bool:
+    """Whether the host is this machine by its very name."""
+    try:
+        return host.lower() == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
 class Client:
     """Publishes jobs of one tenant and collects their replies on a queue of its own."""
 
-    def __init__(self, amqp_url, keys: Keys, *, service="inferq.v1", prefix="inferq", reply_prefix=None, lifetime_s=300):
+    def __init__(
+        self, amqp_url, keys: Keys, *, service="inferq.v1", prefix="inferq", reply_prefix=None, lifetime_s=300,
+        ca_file=None, certificate_file=None, key_file=None, allow_plaintext=False,
+    ):  # fmt: skip
         self._keys = keys
         self._service = service
         self._prefix = prefix
         self._lifetime_s = lifetime_s
         self._waiting: dict[str, Job] = {}
-        self._connection = pika.BlockingConnection(pika.URLParameters(amqp_url))
+        self._connection = pika.BlockingConnection(
+            connection_parameters(amqp_url, ca_file, certificate_file, key_file, allow_plaintext)
+        )
         self._channel = self._connection.channel()
         self._channel.confirm_delivery()
         # The name must begin with the tenant's prefix; the queue must be bound to the exchange of replies.

@@ -21,6 +21,10 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("texts", nargs="+", metavar="TEXT", help="texts to classify, one job each")
     parser.add_argument("--amqp-url", default=os.environ.get("INFERQ_AMQP_URL", "amqp://guest:guest@127.0.0.1:5672/"))
+    parser.add_argument("--ca-file", metavar="PEM", help="for amqps://: the authority that signed the broker's certificate")
+    parser.add_argument("--certificate-file", metavar="PEM", help="for a broker that demands one; with --key-file")
+    parser.add_argument("--key-file", metavar="PEM")
+    parser.add_argument("--allow-plaintext", action="store_true", help="amqp:// beyond this machine")
     parser.add_argument("--keys", required=True, metavar="FOLDER", help="the key ring's folder")
     parser.add_argument("--tenant", required=True, help="whose keys to use")
     parser.add_argument("--model", default="topic", metavar="NAME[:VERSION]")
@@ -56,11 +60,12 @@ def main() -> int:
     except (EnvelopeError, OSError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 3
+    tls = {name: getattr(options, name) for name in ("ca_file", "certificate_file", "key_file", "allow_plaintext")}
     try:
-        with Client(options.amqp_url, keys, prefix=options.prefix) as client:
+        with Client(options.amqp_url, keys, prefix=options.prefix, **tls) as client:
             jobs = [client.submit(options.model, text, deadline_s=options.deadline_s) for text in options.texts]
             return max(show(job, options, text) for job, text in zip(jobs, options.texts))
-    except (AMQPError, NotAccepted) as error:
+    except (AMQPError, NotAccepted, OSError, ValueError) as error:
         print(f"error: broker: {error or type(error).__name__}", file=sys.stderr)
         return 4
 

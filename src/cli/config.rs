@@ -6,6 +6,7 @@ use serde_json::json;
 use super::Context;
 use super::failure::Failure;
 use super::output::{print_json, print_table};
+use crate::broker::amqp::Endpoint;
 
 /// Check the settings
 #[derive(Debug, Args)]
@@ -18,6 +19,7 @@ pub struct ConfigArgs {
 enum ConfigCommand {
     /// Check the settings, and print each value and where it came from
     ///
+    /// The certificates for the broker are read, and whether it may be spoken to without TLS is told; nothing is connected.
     /// Passwords are hidden. Fails with exit code 3 and the key, value and bound where a value cannot be used.
     #[command(after_help = CHECK_EXAMPLES)]
     Check {
@@ -35,6 +37,7 @@ Examples:
 
 pub(super) fn run(args: ConfigArgs, context: &Context) -> Result<(), Failure> {
     let ConfigCommand::Check { json } = args.command;
+    Endpoint::of(&context.settings.broker)?;
     let entries = context.provenance.entries();
     if json {
         let list: Vec<_> = entries

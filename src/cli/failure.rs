@@ -4,7 +4,7 @@
 
 use std::process::ExitCode;
 
-use crate::broker::amqp::ConnectError;
+use crate::broker::amqp::{ConnectError, EndpointError};
 use crate::envelope::{ChangeError, GenerateError, KeyringError};
 use crate::model::ModelError;
 use crate::settings::SettingsError;
@@ -175,28 +175,30 @@ impl From<ModelError> for Failure {
     }
 }
 
+impl From<EndpointError> for Failure {
+    fn from(error: EndpointError) -> Self {
+        Self::new(Exit::Invalid, error.to_string()).with_help(error.remedy())
+    }
+}
+
 impl From<ConnectError> for Failure {
     fn from(error: ConnectError) -> Self {
-        let exit = match &error {
-            ConnectError::Uri(_) => Exit::Invalid,
-            ConnectError::NoAnswer { .. }
-            | ConnectError::Refused { .. }
-            | ConnectError::Silent { .. }
-            | ConnectError::Declare { .. }
-            | ConnectError::Broken(_) => Exit::Broker,
-        };
-        let help = match &error {
-            ConnectError::Uri(_) => "set broker.url, or INFERQ_AMQP_URL, to amqp://user:password@host:port/vhost",
+        let help = match error {
+            ConnectError::Endpoint(error) => return error.into(),
             ConnectError::NoAnswer { .. } | ConnectError::Broken(_) => {
                 "check that the broker runs, and host and port in broker.url (or INFERQ_AMQP_URL)"
             }
             ConnectError::Refused { .. } => "check user, password and vhost in broker.url (or INFERQ_AMQP_URL)",
+            ConnectError::Untrusted { .. } => {
+                "broker.tls_ca_file names the authority that signed the broker's certificate, which must be made out to the host in \
+                 broker.url; a broker that asks for one wants broker.tls_certificate_file and broker.tls_key_file"
+            }
             ConnectError::Silent { .. } => "look at the broker's log and load; broker.connect_timeout_ms is the limit",
             ConnectError::Declare { .. } => {
                 "`inferq topology show` prints what is declared; set the key back, or drain and delete the queue that differs"
             }
         };
-        Self::new(exit, error.to_string()).with_help(help)
+        Self::new(Exit::Broker, error.to_string()).with_help(help)
     }
 }
 

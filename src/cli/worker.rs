@@ -2,7 +2,6 @@
 
 use clap::Args;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::oneshot;
 
 use super::failure::{Exit, Failure};
 use super::{Context, block_on};
@@ -31,10 +30,17 @@ Examples:
 pub(super) fn run(_args: WorkerArgs, context: &Context) -> Result<(), Failure> {
     block_on(async {
         let settings = &context.settings;
-        let (asked, stopping) = oneshot::channel();
-        // Beside the service: a worker that already stops for another reason is asked twice, too.
-        tokio::spawn(obey(Signals::listen()?, asked));
-        let stop = async { drop(stopping.await) };
+        let mut signals = Signals::listen()?;
+        let stop = async {
+            let name = signals.next().await;
+            tracing::info!(signal = name, "asked to stop; once more to stop at once");
+            // The second signal is listened for while the first is obeyed.
+            tokio::spawn(async move {
+                let name = signals.next().await;
+                tracing::warn!(signal = name, "stopping at once; the broker delivers again what was not settled");
+                std::process::exit(i32::from(Exit::Interrupted.code()));
+            });
+        };
         let reload = KeyReload::default();
         tokio::spawn(hang_ups(reload.clone(), signal(SignalKind::hangup()).map_err(uncaught)?));
         let drained = serve(settings, reload, stop).await?;
@@ -45,17 +51,6 @@ pub(super) fn run(_args: WorkerArgs, context: &Context) -> Result<(), Failure> {
 
 fn uncaught(error: std::io::Error) -> Failure {
     Failure::new(Exit::Failed, format!("signals cannot be caught: {error}"))
-}
-
-/// The first signal asks to stop, the second ends the process.
-async fn obey(mut signals: Signals, asked: oneshot::Sender<()>) {
-    let name = signals.next().await;
-    tracing::info!(signal = name, "asked to stop; once more to stop at once");
-    // A worker that is ending anyway does not listen any more.
-    let _either = asked.send(());
-    let name = signals.next().await;
-    tracing::warn!(signal = name, "stopping at once; the broker delivers again what was not settled");
-    std::process::exit(i32::from(Exit::Interrupted.code()));
 }
 
 /// Each SIGHUP asks for the key ring to be read again.
@@ -92,8 +87,7 @@ impl From<ServeError> for Failure {
     fn from(error: ServeError) -> Self {
         match error {
             ServeError::Assemble(error) => error.into(),
-            ServeError::Uri(error) => Self::new(Exit::Invalid, error.to_string())
-                .with_help("set broker.url, or INFERQ_AMQP_URL, to amqp://user:password@host:port/vhost"),
+            ServeError::Endpoint(error) => error.into(),
             ServeError::Overdue { .. } => Self::new(Exit::Overdue, error.to_string())
                 .with_help("start the worker again; a job that hangs again and again becomes a dead letter"),
             ServeError::Telemetry(error) => Self::new(Exit::Invalid, error.to_string())

@@ -112,10 +112,14 @@ mod tests {
             ("batching.max_batch_size", "1024", "batching.max_waiting_rows", "1023"),
             ("batching.max_waiting_rows", "1023", "limits.max_rows", "1024"),
             ("worker.drain_grace_ms", "9999", "broker.publish_timeout_ms", "10000"),
+            ("broker.tls_certificate_file", "worker.pem", "broker.tls_key_file", ""),
+            ("broker.tls_key_file", "worker.key", "broker.tls_certificate_file", ""),
             ("limits.clock_skew_s", "300", "limits.max_lifetime_s", "300"),
         ];
         for (key, value, other, bound) in cases {
             let message = message(&[(key, value), (other, bound)]);
+            // A path is not repeated.
+            let (value, bound) = if bound.is_empty() { ("is set", "is not") } else { (value, bound) };
             for part in [key, value, other, bound] {
                 assert!(message.contains(part), "{key}: {message:?} does not name {part}");
             }

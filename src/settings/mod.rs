@@ -56,8 +56,12 @@ pub struct ServiceSettings {
 /// `[broker]`: RabbitMQ and how patiently it is treated.
 #[derive(Debug, Clone)]
 pub struct BrokerSettings {
-    /// `amqp://` or `amqps://`; holds a password.
+    /// `amqps://` or `amqp://`; holds a password.
     pub url: SecretString,
+    /// Whether a broker beyond this machine may be spoken to without TLS.
+    pub allow_plaintext: bool,
+    /// Certificates for `amqps://`.
+    pub tls: TlsSettings,
     /// First part of every exchange's and queue's name.
     pub name_prefix: String,
     /// Unsettled deliveries a queue may have with this worker; at most 2,000.
@@ -82,6 +86,24 @@ pub struct BrokerSettings {
     pub dead_letter_ttl: Duration,
     /// How long undeliverable replies are kept.
     pub undeliverable_ttl: Duration,
+}
+
+/// The certificates of a connection to the broker; all of it is PEM.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct TlsSettings {
+    /// The authorities that may sign the broker's certificate, and no others; the system's where `None`.
+    pub ca_file: Option<PathBuf>,
+    /// What this side shows to a broker that asks.
+    pub identity: Option<IdentityFiles>,
+}
+
+/// A certificate and the key to it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct IdentityFiles {
+    /// The certificate, followed by those that lead to its authority.
+    pub certificate: PathBuf,
+    /// Its private key.
+    pub key: PathBuf,
 }
 
 /// `[keys]`: the key ring.

@@ -30,6 +30,10 @@ pub(super) struct RawService {
 #[serde(deny_unknown_fields)]
 pub(super) struct RawBroker {
     pub(super) url: SecretString,
+    pub(super) allow_plaintext: bool,
+    pub(super) tls_ca_file: String,
+    pub(super) tls_certificate_file: String,
+    pub(super) tls_key_file: String,
     pub(super) name_prefix: String,
     pub(super) prefetch: u64,
     pub(super) connect_timeout_ms: u64,

@@ -3,6 +3,7 @@
 //! Called by `load`; what values mean to each other is checked by `check`. All faults are gathered and told together.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use secrecy::{ExposeSecret as _, SecretString};
@@ -13,8 +14,8 @@ use super::raw::{
     RawBatching, RawBroker, RawKeys, RawLimits, RawModels, RawService, RawSettings, RawTelemetry, RawWorker,
 };
 use super::{
-    BatchingPolicy, BatchingSettings, BrokerSettings, KeySettings, LimitSettings, LogFormat, ModelSettings, Objectives,
-    ServiceSettings, Settings, TelemetrySettings, WorkerSettings, check,
+    BatchingPolicy, BatchingSettings, BrokerSettings, IdentityFiles, KeySettings, LimitSettings, LogFormat,
+    ModelSettings, Objectives, ServiceSettings, Settings, TelemetrySettings, TlsSettings, WorkerSettings, check,
 };
 use crate::limits::{MAX_BODY_BYTES, MAX_ID_CHARS, MAX_PREFETCH};
 use crate::protocol::model_ref::is_model_name;
@@ -119,6 +120,8 @@ fn default_worker_id() -> String {
 fn broker(faults: &mut Faults, raw: &RawBroker) -> BrokerSettings {
     BrokerSettings {
         url: broker_url(faults, &raw.url),
+        allow_plaintext: raw.allow_plaintext,
+        tls: tls(faults, raw),
         name_prefix: faults.name("broker.name_prefix", &raw.name_prefix, 64),
         prefetch: u16::try_from(faults.number("broker.prefetch", raw.prefetch, 1, MAX_PREFETCH.into()))
             .unwrap_or(MAX_PREFETCH),
@@ -146,6 +149,23 @@ fn broker_url(faults: &mut Faults, url: &SecretString) -> SecretString {
             .push(format!("`broker.url` is `{shown}`; it must be amqp://user:password@host:port/vhost or amqps://"));
     }
     url.clone()
+}
+
+fn tls(faults: &mut Faults, raw: &RawBroker) -> TlsSettings {
+    let file = |name: &str| Some(PathBuf::from(name)).filter(|path| !path.as_os_str().is_empty());
+    let identity = match (file(&raw.tls_certificate_file), file(&raw.tls_key_file)) {
+        (Some(certificate), Some(key)) => Some(IdentityFiles { certificate, key }),
+        (None, None) => None,
+        (certificate, _) => {
+            let (given, missing) = match certificate {
+                Some(_) => ("broker.tls_certificate_file", "broker.tls_key_file"),
+                None => ("broker.tls_key_file", "broker.tls_certificate_file"),
+            };
+            faults.0.push(format!("`{given}` is set and `{missing}` is not; a certificate and its key go together"));
+            None
+        }
+    };
+    TlsSettings { ca_file: file(&raw.tls_ca_file), identity }
 }
 
 fn keys(faults: &mut Faults, raw: &RawKeys) -> KeySettings {

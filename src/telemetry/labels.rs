@@ -55,8 +55,6 @@ pub enum DispatchReason {
     Costly,
     /// With one more row, one of them would have come late.
     Due,
-    /// What a larger batch is run with was not compiled yet.
-    Cold,
     /// A redelivered row has a batch to itself.
     Alone,
     /// To see what a batch of that size costs.
@@ -69,13 +67,12 @@ pub enum DispatchReason {
 
 impl DispatchReason {
     /// Every one of them.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 9] = [
         Self::Drained,
         Self::Full,
         Self::Shared,
         Self::Costly,
         Self::Due,
-        Self::Cold,
         Self::Alone,
         Self::Trial,
         Self::Fixed,
@@ -91,7 +88,6 @@ impl DispatchReason {
             Self::Shared => "shared",
             Self::Costly => "costly",
             Self::Due => "due",
-            Self::Cold => "cold",
             Self::Alone => "alone",
             Self::Trial => "trial",
             Self::Fixed => "fixed",

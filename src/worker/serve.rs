@@ -8,7 +8,7 @@ use tokio::sync::watch;
 
 use super::{AssembleError, Drained, KeyReload, Parts, Worker, keys, run};
 use crate::backend::watch::OverdueRun;
-use crate::broker::amqp::{self, Connectivity, Subscription, UriError};
+use crate::broker::amqp::{self, Connectivity, EndpointError, Subscription};
 use crate::model::Watcher;
 use crate::settings::Settings;
 use crate::telemetry::health::{Readiness, ReadinessSetter, State};
@@ -23,7 +23,7 @@ pub enum ServeError {
     Assemble(#[from] AssembleError),
     /// The broker's URL is none.
     #[error(transparent)]
-    Uri(#[from] UriError),
+    Endpoint(#[from] EndpointError),
     /// The telemetry server cannot listen.
     #[error("telemetry: {0}")]
     Telemetry(#[from] io::Error),

@@ -20,7 +20,8 @@ use inferq::protocol::request::{InferenceRequest, RequestBounds};
 use inferq::protocol::tensor::TensorData;
 use secrecy::ExposeSecret as _;
 use serde_json::Value;
-use support::rabbitmq::virtual_host;
+use support::certificates::Authority;
+use support::rabbitmq::{Node, virtual_host};
 use support::soon;
 
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
@@ -138,6 +139,38 @@ async fn a_python_client_gets_its_answers_from_a_worker() {
     assert_eq!(python::run(&stranger, &environment).await.status.code(), Some(3));
 }
 
+#[tokio::test]
+async fn a_python_client_and_a_worker_meet_over_tls() {
+    let authority = Authority::new();
+    let node = Node::start_with_tls(authority.folder(), true).await;
+    let (certificate, key) = authority.sign("shown.pem", "shown.key", "shown");
+    let [ca, certificate, key] = [authority.ca_file(), certificate, key].map(|path| path.display().to_string());
+    let keys = tempfile::tempdir().unwrap();
+    generate(keys.path(), "acme", &Grant::new("acme", vec!["*".into()])).unwrap();
+    let folder = keys.path().display().to_string();
+    let url = format!("amqps://guest:guest@localhost:{}/t1", node.tls_port());
+    let settings = [
+        ("INFERQ__BROKER__TLS_CA_FILE", ca.as_str()),
+        ("INFERQ__BROKER__TLS_CERTIFICATE_FILE", certificate.as_str()),
+        ("INFERQ__BROKER__TLS_KEY_FILE", key.as_str()),
+    ];
+    let _worker = WorkerProcess::start_with(&url, keys.path(), &settings).await;
+
+    let submit = ["submit.py", "--amqp-url", &url, "--keys", &folder, "--tenant", "acme", "--json"];
+    let text = ["the goalie stopped every shot"];
+    let tls = ["--ca-file", &ca, "--certificate-file", &certificate, "--key-file", &key];
+    let submitted = python::run(&[&submit[..], &tls, &text].concat(), &[]).await;
+    let answer: Value = serde_json::from_slice(&submitted.stdout).unwrap_or_default();
+    assert_eq!(answer["label"][0], "recreation", "{}", python::said(&submitted));
+
+    // The authorities of the system have not signed the broker's certificate.
+    let refused = python::run(&[&submit[..], &text].concat(), &[]).await;
+    assert_eq!(refused.status.code(), Some(4), "{}", python::said(&refused));
+    let plain = ["submit.py", "--amqp-url", "amqp://a:b@broker.invalid/", "--keys", &folder, "--tenant", "acme", "x"];
+    let refused = python::run(&plain, &[]).await;
+    assert!(python::said(&refused).contains("beyond this machine"), "{}", python::said(&refused));
+}
+
 /// The example in `docs/wire-protocol.md` that uses none of the client's modules, with this broker and these keys.
 fn documented_example(url: &str, keys: &str) -> String {
     let page = std::fs::read_to_string(Path::new(ROOT).join("docs/wire-protocol.md")).unwrap();
@@ -155,6 +188,10 @@ struct WorkerProcess(Child);
 impl WorkerProcess {
     /// Starts it and waits until it consumes.
     async fn start(url: &str, keys: &Path) -> Self {
+        Self::start_with(url, keys, &[]).await
+    }
+
+    async fn start_with(url: &str, keys: &Path, environment: &[(&str, &str)]) -> Self {
         let health = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
         let child = Command::new(env!("CARGO_BIN_EXE_inferq"))
             .arg("worker")
@@ -164,6 +201,7 @@ impl WorkerProcess {
             .env("INFERQ__MODELS__DIRECTORY", format!("{ROOT}/models"))
             .env("INFERQ__BATCHING__EXECUTORS", "1")
             .env("INFERQ__TELEMETRY__LISTEN", &health)
+            .envs(environment.iter().copied())
             .current_dir(ROOT)
             .stdin(Stdio::null())
             .stderr(Stdio::null())

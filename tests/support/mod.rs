@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a test fails by panicking")]
 
 pub mod brokers;
+pub mod certificates;
 pub mod cluster;
 pub mod rabbitmq;
 pub mod steps;
@@ -10,7 +11,7 @@ pub mod steps;
 use std::time::Duration;
 
 use inferq::protocol::properties::{Message, Properties};
-use inferq::settings::BrokerSettings;
+use inferq::settings::{BrokerSettings, TlsSettings};
 use secrecy::SecretString;
 
 /// How long anything may take before a test gives it up: far more than it needs on a busy machine.
@@ -22,6 +23,8 @@ pub const QUIET: Duration = Duration::from_millis(400);
 pub fn broker_settings(url: SecretString) -> BrokerSettings {
     BrokerSettings {
         url,
+        allow_plaintext: false,
+        tls: TlsSettings::default(),
         name_prefix: "inferq".to_owned(),
         prefetch: 16,
         connect_timeout: Duration::from_secs(10),

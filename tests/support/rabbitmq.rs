@@ -4,6 +4,7 @@
 //! however the tests end, the system closes that pipe, and no node is left behind. Without a broker the tests fail.
 //! `INFERQ_TEST_RABBITMQ` names another script with the same face, such as `scripts/rabbitmq4.sh`.
 
+use std::ffi::OsString;
 use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
@@ -34,16 +35,29 @@ pub struct Node {
 impl Node {
     /// Starts a node of its own for a test that kills it.
     pub async fn start() -> Self {
-        tokio::task::spawn_blocking(|| Self::start_with(2, None)).await.unwrap()
+        tokio::task::spawn_blocking(|| Self::start_with(2, None, &[])).await.unwrap()
+    }
+
+    /// Starts a node that takes TLS as well, with `ca.pem`, `cert.pem` and `key.pem` of `folder`; where it demands
+    /// certificates, from nobody without one.
+    pub async fn start_with_tls(folder: &Path, demands: bool) -> Self {
+        let mut options = vec!["--tls".into(), folder.as_os_str().to_owned()];
+        options.extend(demands.then(|| "--demand".into()));
+        tokio::task::spawn_blocking(move || Self::start_with(2, None, &options)).await.unwrap()
+    }
+
+    /// The port at which it takes TLS.
+    pub fn tls_port(&self) -> u16 {
+        std::fs::read_to_string(self.folder.join("tls_port")).unwrap().trim().parse().unwrap()
     }
 
     /// Starts a node that joins the cluster of `other`.
     pub async fn start_beside(other: &Self) -> Self {
         let folder = other.folder.clone();
-        tokio::task::spawn_blocking(move || Self::start_with(0, Some(&folder))).await.unwrap()
+        tokio::task::spawn_blocking(move || Self::start_with(0, Some(&folder), &[])).await.unwrap()
     }
 
-    fn start_with(vhosts: usize, join: Option<&Path>) -> Self {
+    fn start_with(vhosts: usize, join: Option<&Path>, options: &[OsString]) -> Self {
         let root = Path::new(env!("CARGO_MANIFEST_DIR"));
         let chosen = std::env::var_os("INFERQ_TEST_RABBITMQ").unwrap_or_else(|| "scripts/rabbitmq.sh".into());
         let script = root.join(chosen);
@@ -52,6 +66,7 @@ impl Node {
         let mut runner = Command::new(&script)
             .args(["run", "--remove", "--vhosts", &vhosts.to_string(), "--dir"])
             .arg(&folder)
+            .args(options)
             .args(join.map(|other| ["--join".as_ref(), other.as_os_str()]).into_iter().flatten())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -178,6 +193,7 @@ impl VirtualHost<'_> {
 
 /// A virtual host of its own on the node that the tests of this program share.
 pub async fn virtual_host() -> VirtualHost<'static> {
-    let node = tokio::task::spawn_blocking(|| SHARED.get_or_init(|| Node::start_with(VHOSTS, None))).await.unwrap();
+    let node =
+        tokio::task::spawn_blocking(|| SHARED.get_or_init(|| Node::start_with(VHOSTS, None, &[]))).await.unwrap();
     node.fresh_vhost()
 }

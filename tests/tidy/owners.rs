@@ -6,6 +6,8 @@ use super::rust::Source;
 const OWNERS: &[(&str, &[&str])] = &[
     ("lapin", &["src/broker/amqp"]),
     ("deadpool", &["src/broker/amqp"]),
+    ("rustls_native_certs", &["src/broker/amqp"]),
+    ("rustls_pki_types", &["src/broker/amqp"]),
     ("tract_onnx", &["src/backend/tract"]),
     ("inferq_kernels", &["src/backend/tract"]),
     ("aes_gcm", &["src/envelope/jwe"]),

@@ -118,7 +118,7 @@ pub(crate) fn keys_without_unit(keys: &[&str]) -> Vec<String> {
         "pause",
         "delay",
     ];
-    const SIZES: &[&str] = &["body", "plaintext", "bytes", "memory", "size_in"];
+    const SIZES: &[&str] = &["body", "max_plaintext", "bytes", "memory", "size_in"];
     let has = |key: &str, words: &[&str]| words.iter().any(|word| key.contains(word));
     let ends = |key: &str, endings: &[&str]| endings.iter().any(|ending| key.ends_with(ending));
     keys.iter()

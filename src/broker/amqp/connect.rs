@@ -1,18 +1,21 @@
 //! Opens and closes one connection, with a limit on how long that may take.
 
+use std::io;
 use std::time::Duration;
 
+use lapin::tcp::OwnedTLSConfig;
 use lapin::{Channel, Connection, ConnectionProperties, ErrorKind};
 use tokio::time::timeout;
 
-use super::uri::{BrokerUri, UriError};
+use super::endpoint::{Endpoint, EndpointError};
+use super::tls;
 
 /// Why there is no connection, or no topology.
 #[derive(Debug, thiserror::Error)]
 pub enum ConnectError {
-    /// The URL is none.
+    /// The settings name no broker that may be spoken to.
     #[error(transparent)]
-    Uri(#[from] UriError),
+    Endpoint(#[from] EndpointError),
     /// Nobody answers, or not in time.
     #[error("no broker answers at {uri}: {reason}")]
     NoAnswer {
@@ -27,6 +30,14 @@ pub enum ConnectError {
         /// Where, without the password.
         uri: String,
         /// The broker's words.
+        reason: String,
+    },
+    /// Somebody answers, and one side does not trust the other's certificate.
+    #[error("no TLS with the broker at {uri}: {reason}")]
+    Untrusted {
+        /// Where, without the password.
+        uri: String,
+        /// What the TLS library says.
         reason: String,
     },
     /// The broker let us in, and then did not answer in time.
@@ -55,27 +66,53 @@ impl ConnectError {
     #[must_use]
     pub fn is_lasting(&self) -> bool {
         match self {
-            Self::Uri(_) | Self::Declare { .. } => true,
-            // A password or virtual host is set right at the broker as often as here.
-            Self::NoAnswer { .. } | Self::Refused { .. } | Self::Silent { .. } | Self::Broken(_) => false,
+            Self::Endpoint(_) | Self::Declare { .. } => true,
+            // A password, virtual host or certificate is set right at the broker as often as here.
+            Self::NoAnswer { .. }
+            | Self::Refused { .. }
+            | Self::Untrusted { .. }
+            | Self::Silent { .. }
+            | Self::Broken(_) => false,
         }
     }
 }
 
-/// Connects to `uri` within `limit`.
-pub(super) async fn connect(uri: &BrokerUri, name: &str, limit: Duration) -> Result<Connection, ConnectError> {
+/// Connects to `endpoint` within `limit`.
+pub(super) async fn connect(endpoint: &Endpoint, name: &str, limit: Duration) -> Result<Connection, ConnectError> {
     // No recovery of lapin's own: after a channel-level close it leaves consumers that wait for ever.
     let properties = ConnectionProperties::default().with_connection_name(name.to_owned().into());
-    let no_answer = |reason: String| ConnectError::NoAnswer { uri: uri.to_string(), reason };
-    match timeout(limit, Connection::connect_uri(uri.to_lapin(), properties)).await {
+    let uri = || endpoint.to_string();
+    let certificates = certificates(endpoint).await?;
+    let runtime = lapin::runtime::default_runtime()?;
+    let connecting = Connection::connect_uri_with_config(endpoint.uri().to_lapin(), properties, certificates, runtime);
+    match timeout(limit, connecting).await {
         Ok(Ok(connection)) => Ok(connection),
         Ok(Err(error)) => Err(match error.kind() {
             ErrorKind::ProtocolError(fault) => {
-                ConnectError::Refused { uri: uri.to_string(), reason: fault.get_message().to_string() }
+                ConnectError::Refused { uri: uri(), reason: fault.get_message().to_string() }
             }
-            _ => no_answer(error.to_string()),
+            // What the other side says in TLS, as the connector hands it on.
+            ErrorKind::IOError(fault) if endpoint.uri().is_tls() && fault.kind() == io::ErrorKind::InvalidData => {
+                ConnectError::Untrusted { uri: uri(), reason: fault.to_string() }
+            }
+            _ => ConnectError::NoAnswer { uri: uri(), reason: error.to_string() },
         }),
-        Err(_) => Err(no_answer(format!("no answer within {limit:?}"))),
+        Err(_) => Err(ConnectError::NoAnswer { uri: uri(), reason: format!("no answer within {limit:?}") }),
+    }
+}
+
+/// The certificates of `endpoint`, as its files hold them now; none where it does without TLS.
+async fn certificates(endpoint: &Endpoint) -> Result<OwnedTLSConfig, ConnectError> {
+    if !endpoint.uri().is_tls() {
+        return Ok(OwnedTLSConfig::default());
+    }
+    let settings = endpoint.tls().clone();
+    // The system's authorities are many files.
+    let read = tokio::task::spawn_blocking(move || tls::read(&settings)).await;
+    match read {
+        Ok(Ok(certificates)) => Ok(certificates),
+        Ok(Err(error)) => Err(EndpointError::from(error).into()),
+        Err(fault) => Err(ConnectError::NoAnswer { uri: endpoint.to_string(), reason: fault.to_string() }),
     }
 }
 

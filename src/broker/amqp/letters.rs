@@ -14,8 +14,8 @@ use tokio::time::timeout;
 
 use super::connect::{ConnectError, close, close_channel, connect};
 use super::convert;
+use super::endpoint::Endpoint;
 use super::publisher::{confirm_channel, publish_one, returned_error};
-use super::uri::BrokerUri;
 use crate::broker::{Address, PublishError};
 use crate::protocol::properties::Message;
 use crate::settings::BrokerSettings;
@@ -67,8 +67,7 @@ impl LetterBox {
     /// # Errors
     /// See [`ConnectError`]; `Declare` where there is no such queue.
     pub async fn open(settings: &BrokerSettings, queue: &str) -> Result<Self, ConnectError> {
-        let uri = BrokerUri::parse(&settings.url, settings.heartbeat)?;
-        let connection = connect(&uri, "inferq dead-letter", settings.connect_timeout).await?;
+        let connection = connect(&Endpoint::of(settings)?, "inferq dead-letter", settings.connect_timeout).await?;
         let taking = connection.create_channel().await?;
         let passive =
             QueueDeclareOptions { passive: true, durable: true, exclusive: false, auto_delete: false, nowait: false };

@@ -7,7 +7,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use secrecy::SecretString;
 use tokio::sync::{Mutex, mpsc, watch};
 
 use super::Queues;
@@ -19,18 +18,22 @@ mod connect;
 mod consumer;
 mod convert;
 mod declare;
+mod endpoint;
 pub mod letters;
 pub mod pool;
 mod publisher;
 mod session;
 mod settle;
 mod supervisor;
+mod tls;
 mod uri;
 
 pub use connect::ConnectError;
 pub use consumer::AmqpConsumer;
+pub use endpoint::{Endpoint, EndpointError};
 pub use publisher::AmqpPublisher;
-pub use uri::{BrokerUri, UriError};
+pub use tls::TlsError;
+pub use uri::UriError;
 
 /// Whether the broker can be reached, and jobs are consumed. Readiness follows this.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -51,7 +54,7 @@ pub enum Connectivity {
 /// Connection attempts and declarations of a worker or client: what `start` needs beside the queues.
 #[derive(Debug, Clone)]
 pub(super) struct Config {
-    pub(super) uri: BrokerUri,
+    pub(super) endpoint: Endpoint,
     pub(super) topology: Topology,
     pub(super) queues: Queues,
     pub(super) prefetch: u16,
@@ -78,11 +81,11 @@ pub struct Subscription {
 /// Returns at once: [`Connectivity`] tells how it goes. Connection losses are healed with full-jitter backoff for ever.
 ///
 /// # Errors
-/// [`UriError`] when the settings' URL is none.
+/// [`EndpointError`] when the settings name no broker that may be spoken to.
 pub fn start(
     settings: &BrokerSettings,
     subscription: Subscription,
-) -> Result<(AmqpConsumer, AmqpPublisher, watch::Receiver<Connectivity>), UriError> {
+) -> Result<(AmqpConsumer, AmqpPublisher, watch::Receiver<Connectivity>), EndpointError> {
     let (publishes, requests) = mpsc::channel(MAX_CONFIRMS_IN_FLIGHT);
     let (blocked, blocking) = watch::channel(false);
     let publisher = AmqpPublisher::new(publishes, settings.publish_timeout, blocking);
@@ -94,11 +97,11 @@ pub fn start(
 /// Starts consuming `subscription` alone: a client's replies.
 ///
 /// # Errors
-/// [`UriError`] when the settings' URL is none.
+/// [`EndpointError`] when the settings name no broker that may be spoken to.
 pub fn consume(
     settings: &BrokerSettings,
     subscription: Subscription,
-) -> Result<(AmqpConsumer, watch::Receiver<Connectivity>), UriError> {
+) -> Result<(AmqpConsumer, watch::Receiver<Connectivity>), EndpointError> {
     supervised(settings, subscription, None)
 }
 
@@ -106,10 +109,10 @@ fn supervised(
     settings: &BrokerSettings,
     subscription: Subscription,
     publishing: Option<supervisor::Publishing>,
-) -> Result<(AmqpConsumer, watch::Receiver<Connectivity>), UriError> {
+) -> Result<(AmqpConsumer, watch::Receiver<Connectivity>), EndpointError> {
     let prefetch = settings.prefetch.clamp(1, MAX_PREFETCH);
     let config = Config {
-        uri: BrokerUri::parse(&settings.url, settings.heartbeat)?,
+        endpoint: Endpoint::of(settings)?,
         topology: subscription.topology,
         queues: subscription.queues,
         prefetch,
@@ -133,8 +136,8 @@ fn supervised(
 /// # Errors
 /// See [`ConnectError`].
 pub async fn apply(settings: &BrokerSettings, topology: &Topology) -> Result<(), ConnectError> {
-    let uri = BrokerUri::parse(&settings.url, settings.heartbeat)?;
-    let connection = connect::connect(&uri, "inferq topology", settings.connect_timeout).await?;
+    let endpoint = Endpoint::of(settings)?;
+    let connection = connect::connect(&endpoint, "inferq topology", settings.connect_timeout).await?;
     declare::declare(&connection, topology, settings.connect_timeout).await?;
     connect::close(&connection).await;
     Ok(())
@@ -145,20 +148,19 @@ pub async fn apply(settings: &BrokerSettings, topology: &Topology) -> Result<(),
 /// # Errors
 /// See [`ConnectError`].
 pub async fn remove(settings: &BrokerSettings, topology: &Topology) -> Result<(), ConnectError> {
-    let uri = BrokerUri::parse(&settings.url, settings.heartbeat)?;
-    let connection = connect::connect(&uri, "inferq topology", settings.connect_timeout).await?;
+    let endpoint = Endpoint::of(settings)?;
+    let connection = connect::connect(&endpoint, "inferq topology", settings.connect_timeout).await?;
     declare::delete(&connection, topology, settings.connect_timeout).await?;
     connect::close(&connection).await;
     Ok(())
 }
 
-/// Connects once and closes again: whether a broker answers at `url` at all.
+/// Connects once and closes again: whether the broker of `settings` answers at all.
 ///
 /// # Errors
 /// See [`ConnectError`].
-pub async fn probe(url: &SecretString, connect_timeout: Duration) -> Result<(), ConnectError> {
-    let uri = BrokerUri::parse(url, connect_timeout)?;
-    let connection = connect::connect(&uri, "inferq probe", connect_timeout).await?;
+pub async fn probe(settings: &BrokerSettings) -> Result<(), ConnectError> {
+    let connection = connect::connect(&Endpoint::of(settings)?, "inferq probe", settings.connect_timeout).await?;
     connect::close(&connection).await;
     Ok(())
 }

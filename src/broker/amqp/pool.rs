@@ -12,8 +12,8 @@ use tokio::sync::Mutex;
 use tokio::time::timeout;
 
 use super::connect::{ConnectError, close, close_channel, connect};
+use super::endpoint::Endpoint;
 use super::publisher::{confirm_channel, publish_one, returned_error};
-use super::uri::BrokerUri;
 use crate::broker::{Address, Confirmed, PublishError, Publisher};
 use crate::protocol::properties::Message;
 use crate::settings::BrokerSettings;
@@ -21,7 +21,7 @@ use crate::settings::BrokerSettings;
 /// Opens channels on one connection, which is opened again when it broke.
 #[derive(Debug)]
 struct Channels {
-    uri: BrokerUri,
+    endpoint: Endpoint,
     connect_timeout: Duration,
     connection: Mutex<Option<Connection>>,
 }
@@ -35,7 +35,7 @@ impl managed::Manager for Channels {
         if let Some(standing) = connection.as_ref().filter(|connection| connection.status().connected()) {
             return confirm_channel(standing, self.connect_timeout).await;
         }
-        let fresh = connect(&self.uri, "inferq client", self.connect_timeout).await?;
+        let fresh = connect(&self.endpoint, "inferq client", self.connect_timeout).await?;
         let channel = confirm_channel(&fresh, self.connect_timeout).await?;
         *connection = Some(fresh);
         Ok(channel)
@@ -80,11 +80,11 @@ impl ChannelPool {
     /// A pool of at most `settings.publisher_channels` channels; none is opened yet.
     ///
     /// # Errors
-    /// When the settings' URL is none, or the pool's size is 0.
+    /// When the settings name no broker that may be spoken to, or the pool's size is 0.
     pub fn new(settings: &BrokerSettings) -> Result<Self, ConnectError> {
-        let uri = BrokerUri::parse(&settings.url, settings.heartbeat)?;
-        let shown = uri.to_string();
-        let channels = Channels { uri, connect_timeout: settings.connect_timeout, connection: Mutex::new(None) };
+        let endpoint = Endpoint::of(settings)?;
+        let shown = endpoint.to_string();
+        let channels = Channels { endpoint, connect_timeout: settings.connect_timeout, connection: Mutex::new(None) };
         let pool = Pool::builder(channels).max_size(settings.publisher_channels.max(1)).build().map_err(|error| {
             ConnectError::NoAnswer { uri: shown.clone(), reason: format!("the channel pool: {error}") }
         })?;
@@ -100,7 +100,7 @@ impl ChannelPool {
             Ok(_channel) => Ok(()),
             Err(managed::PoolError::Backend(error)) => Err(error),
             Err(error) => {
-                let uri = self.pool.manager().uri.to_string();
+                let uri = self.pool.manager().endpoint.to_string();
                 Err(ConnectError::NoAnswer { uri, reason: error.to_string() })
             }
         }

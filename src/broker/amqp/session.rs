@@ -44,7 +44,7 @@ impl Session {
     /// Connects, declares the topology and consumes every queue.
     pub(super) async fn open(config: &Config, links: &Links) -> Result<Self, ConnectError> {
         let consuming_name = format!("{} consumer", config.connection_name);
-        let consuming = connect(&config.uri, &consuming_name, config.connect_timeout).await?;
+        let consuming = connect(&config.endpoint, &consuming_name, config.connect_timeout).await?;
         let mut watchers = JoinSet::new();
         watchers.spawn(broken("consumer", consuming.events_listener(), None));
         declare(&consuming, &config.topology, config.connect_timeout).await?;
@@ -161,7 +161,7 @@ impl Session {
 /// The publishing connection and its channels.
 async fn open_publishing(config: &Config) -> Result<(Connection, Vec<Channel>), ConnectError> {
     let name = format!("{} publisher", config.connection_name);
-    let connection = connect(&config.uri, &name, config.connect_timeout).await?;
+    let connection = connect(&config.endpoint, &name, config.connect_timeout).await?;
     let mut channels = Vec::with_capacity(PUBLISHING_CHANNELS);
     for _ in 0..PUBLISHING_CHANNELS {
         channels.push(confirm_channel(&connection, config.connect_timeout).await?);

@@ -56,7 +56,7 @@ pub(super) async fn supervise(config: Config, mut links: Links) {
     while *links.phases.borrow() == Phase::Running {
         let reason = match Session::open(&config, &links).await {
             Ok(session) => {
-                tracing::info!(broker = %config.uri, queues = config.queues.count(), "consuming");
+                tracing::info!(broker = %config.endpoint, queues = config.queues.count(), "consuming");
                 links.connectivity.send_replace(Connectivity::Consuming);
                 let began = Instant::now();
                 let ended = session.run(&mut links).await;
@@ -77,7 +77,7 @@ pub(super) async fn supervise(config: Config, mut links: Links) {
         links.connectivity.send_replace(Connectivity::Connecting { reason: reason.clone(), failures });
         let pause = backoff(attempt, config.backoff_min, config.backoff_max);
         attempt += 1;
-        tracing::warn!(broker = %config.uri, reason, pause_ms = pause.as_millis(), "not consuming, trying again");
+        tracing::warn!(broker = %config.endpoint, reason, pause_ms = pause.as_millis(), "not consuming, trying again");
         // A request to stop ends the pause.
         let _either = timeout(pause, reached(&mut links.phases, Phase::Stopping)).await;
     }

@@ -1,6 +1,7 @@
 //! The broker's URL, and how it is shown: never with its password.
 
 use std::fmt;
+use std::net::IpAddr;
 use std::time::Duration;
 
 use lapin::uri::{AMQPScheme, AMQPUri};
@@ -13,17 +14,30 @@ pub struct UriError(String);
 
 /// A parsed AMQP URL. Shown and logged without its password.
 #[derive(Clone)]
-pub struct BrokerUri(AMQPUri);
+pub(super) struct BrokerUri(AMQPUri);
 
 impl BrokerUri {
     /// Reads `url`; the heartbeat is the settings', whatever the URL asks for.
     ///
     /// # Errors
     /// When it is no AMQP URL.
-    pub fn parse(url: &SecretString, heartbeat: Duration) -> Result<Self, UriError> {
+    pub(super) fn parse(url: &SecretString, heartbeat: Duration) -> Result<Self, UriError> {
         let mut uri: AMQPUri = url.expose_secret().parse().map_err(UriError)?;
         uri.query.heartbeat = Some(u16::try_from(heartbeat.as_secs()).unwrap_or(u16::MAX));
         Ok(Self(uri))
+    }
+
+    pub(super) fn is_tls(&self) -> bool {
+        match self.0.scheme {
+            AMQPScheme::AMQP => false,
+            AMQPScheme::AMQPS => true,
+        }
+    }
+
+    /// Whether the host is this machine by its very name: what a name resolves to is for others to say.
+    pub(super) fn is_loopback(&self) -> bool {
+        let host = self.0.authority.host.trim_start_matches('[').trim_end_matches(']');
+        host.eq_ignore_ascii_case("localhost") || host.parse().is_ok_and(|address: IpAddr| address.is_loopback())
     }
 
     pub(super) fn to_lapin(&self) -> AMQPUri {
@@ -62,5 +76,21 @@ mod tests {
         assert!(!format!("{uri:?}").contains("canary"));
         let broken = BrokerUri::parse(&SecretString::from("http://user:canary-4711@x"), Duration::ZERO).unwrap_err();
         assert!(!broken.to_string().contains("canary"), "{broken}");
+    }
+
+    #[test]
+    fn loopback_is_what_is_named_so() {
+        let loopback = |host: &str| {
+            let url = SecretString::from(format!("amqp://user:word@{host}:5672/%2f"));
+            BrokerUri::parse(&url, Duration::ZERO).unwrap().is_loopback()
+        };
+        for host in ["localhost", "LocalHost", "127.0.0.1", "127.8.9.1", "[::1]"] {
+            assert!(loopback(host), "{host}");
+        }
+        for host in
+            ["rabbitmq", "localhost.example", "127.0.0.1.example", "10.0.0.1", "0.0.0.0", "[::2]", "[::ffff:10.0.0.1]"]
+        {
+            assert!(!loopback(host), "{host}");
+        }
     }
 }

@@ -1,6 +1,7 @@
 //! The demo on RabbitMQ: two worker processes, started, waited for, and asked to stop at the end.
 
 use std::net::{SocketAddr, TcpListener};
+use std::path::PathBuf;
 use std::process::Stdio;
 use std::time::Duration;
 
@@ -18,7 +19,7 @@ use crate::cli::failure::{Exit, Failure};
 use crate::cli::health::is_ready;
 use crate::client::connect;
 use crate::envelope::ProducerKeys;
-use crate::settings::Settings;
+use crate::settings::{Settings, TlsSettings};
 
 /// How long the workers may take until they consume.
 const READY_LIMIT: Duration = Duration::from_secs(30);
@@ -31,10 +32,8 @@ pub(super) async fn run(
     context: &Context,
     posts: &[Post],
 ) -> Result<Outcome, Failure> {
-    let broker = amqp::BrokerUri::parse(&settings.broker.url, settings.broker.heartbeat)
-        .map_err(amqp::ConnectError::from)?
-        .to_string();
-    amqp::probe(&settings.broker.url, settings.broker.connect_timeout).await.map_err(|error| {
+    let broker = amqp::Endpoint::of(&settings.broker)?.to_string();
+    amqp::probe(&settings.broker).await.map_err(|error| {
         Failure::from(error).with_help("`make demo` starts a private broker; `inferq demo --embedded` needs none")
     })?;
     say(context, &format!("starting {WORKERS} worker processes on {broker}"));
@@ -75,6 +74,8 @@ impl WorkerProcess {
         let child = Command::new(program)
             .arg("worker")
             .env("INFERQ_AMQP_URL", settings.broker.url.expose_secret())
+            .env("INFERQ__BROKER__ALLOW_PLAINTEXT", settings.broker.allow_plaintext.to_string())
+            .envs(certificates(&settings.broker.tls))
             .env("INFERQ__BROKER__NAME_PREFIX", &settings.broker.name_prefix)
             .env("INFERQ__KEYS__DIRECTORY", &settings.keys.directory)
             .env("INFERQ__MODELS__DIRECTORY", &settings.models.directory)
@@ -114,6 +115,17 @@ impl WorkerProcess {
             let _either = self.child.kill().await;
         }
     }
+}
+
+/// The settings that name the certificates.
+fn certificates(tls: &TlsSettings) -> impl Iterator<Item = (&'static str, PathBuf)> {
+    let (certificate, key) = tls.identity.clone().map(|files| (files.certificate, files.key)).unzip();
+    let files = [
+        ("INFERQ__BROKER__TLS_CA_FILE", tls.ca_file.clone()),
+        ("INFERQ__BROKER__TLS_CERTIFICATE_FILE", certificate),
+        ("INFERQ__BROKER__TLS_KEY_FILE", key),
+    ];
+    files.into_iter().filter_map(|(name, file)| Some((name, file?)))
 }
 
 /// An address of loopback that was free a moment ago.
