@@ -30,7 +30,7 @@ fn main() -> Result<()> {
     let texts: Vec<Vec<i64>> = texts.into_values().collect();
     let inputs = [TensorSpec { name: "input_ids".into(), datatype: Datatype::Int64, shape: vec![-1, -1] }];
     let outputs = [TensorSpec { name: "logits".into(), datatype: Datatype::Fp32, shape: vec![-1, 5] }];
-    let padding = Padding { value: 0, longest: 128 };
+    let padding = Padding { value: 0, longest: Some(128) };
     let spec = GraphSpec { inputs: &inputs, outputs: &outputs, padding };
     let (fused, unfused) = (TractBackend::load(&onnx, spec)?, TractBackend::load_unfused(&onnx, spec)?);
     println!(

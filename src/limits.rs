@@ -36,6 +36,14 @@ pub const MAX_BATCH_SIZE: usize = 1_024;
 pub const MAX_TOKENS: usize = 65_536;
 /// Compiled plans of one model: batch sizes are powers of two, lengths too where a graph cannot be left open.
 pub const MAX_PLANS: usize = 32;
+/// What the constants of a model's plans may weigh, beyond those for single rows: each plan of a convolution has packed
+/// weights of its own. Ten plans of a ResNet-50, or all of a model of up to 8 MB.
+pub const MAX_PLANS_BYTES: usize = 256 << 20;
+/// How long a model is run at load to compile what batches take and to learn what they cost.
+pub const WARM_UP: Duration = Duration::from_millis(500);
+/// Between two compilations passes this many times what the first took: beside the jobs, compiling gets a quarter of a
+/// thread at most, even where shapes come and go faster than plans are kept.
+pub const COMPILE_REST: u32 = 3;
 /// Pixels along a side of what a model of images takes.
 pub const MAX_IMAGE_SIDE: usize = 4_096;
 /// Bytes at either end of a file that a model of files may look at.

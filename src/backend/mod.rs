@@ -1,7 +1,8 @@
 //! The seam to a model runtime: a batch of rows in, as many rows out.
 //!
 //! `tract` is the runtime that serves, `scripted` one for tests. A backend is synchronous and is called by the
-//! executor threads only, one batch at a time each; it never knows jobs, tenants or the broker.
+//! executor threads, one batch at a time each, and by the one that compiles; it never knows jobs, tenants or the broker.
+//! Its methods have no defaults, so that whatever is put around a backend hands all of them on.
 
 use crate::batch::row::{Batch, BatchOutput};
 
@@ -38,13 +39,13 @@ pub trait Backend: Send + Sync + 'static {
 
     /// The shape that a batch of `rows` rows and length `length` is filled up to when it is run: rows and length, neither
     /// smaller. What a batch costs follows it. Asked for every batch that is thought of, so it must not take long.
-    fn planned_shape(&self, rows: usize, length: usize) -> (usize, usize) {
-        (rows, length)
-    }
+    fn planned_shape(&self, rows: usize, length: usize) -> (usize, usize);
 
-    /// Whether a batch of that shape runs without anything being compiled first. A run that was cold tells nothing about the
-    /// cost of later ones.
-    fn is_warm(&self, _rows: usize, _length: usize) -> bool {
-        true
-    }
+    /// Whether what such a batch is run with is compiled. Another one runs all the same: with what is there, or after
+    /// compiling; but its run tells nothing about the cost of later ones. Asked as often as [`Self::planned_shape`].
+    fn is_warm(&self, rows: usize, length: usize) -> bool;
+
+    /// Compiles on the calling thread what such a batch is run with, and answers whether it is warm then. Takes long; runs
+    /// go on meanwhile.
+    fn prepare(&self, rows: usize, length: usize) -> bool;
 }

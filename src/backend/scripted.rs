@@ -3,6 +3,7 @@
 //! Answers each row with its own first input, and fails, panics or miscounts on marked rows. It never sleeps: a run
 //! that shall take a while waits behind a gate that the test opens.
 
+use std::collections::BTreeSet;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
 use super::{Backend, BackendError};
@@ -28,6 +29,11 @@ pub struct ScriptedBackend {
     misdeeds: Vec<(i64, Misdeed)>,
     gate: Option<Gate>,
     batches: Mutex<Vec<Vec<i64>>>,
+    /// Sizes of batches that are not compiled.
+    cold: Mutex<BTreeSet<usize>>,
+    /// Whether compiling fails.
+    refuses: bool,
+    prepared: Mutex<Vec<usize>>,
 }
 
 /// What holds runs back.
@@ -60,6 +66,24 @@ impl ScriptedBackend {
     #[must_use]
     pub fn gated_with(misdeeds: Vec<(i64, Misdeed)>) -> Self {
         Self { misdeeds, ..Self::gated() }
+    }
+
+    /// A backend that has yet to compile what batches of these sizes take.
+    #[must_use]
+    pub fn cold_for(sizes: impl IntoIterator<Item = usize>) -> Self {
+        Self { cold: Mutex::new(sizes.into_iter().collect()), ..Self::default() }
+    }
+
+    /// A backend that cannot compile what batches of these sizes take.
+    #[must_use]
+    pub fn never_warm_for(sizes: impl IntoIterator<Item = usize>) -> Self {
+        Self { refuses: true, ..Self::cold_for(sizes) }
+    }
+
+    /// The sizes that were compiled for, in order.
+    #[must_use]
+    pub fn prepared(&self) -> Vec<usize> {
+        locked(&self.prepared).clone()
     }
 
     /// Lets all runs end, those that have begun and those that will.
@@ -109,6 +133,22 @@ impl Backend for ScriptedBackend {
             Some(Misdeed::InventARow) => rows.extend(rows.first().cloned()),
         }
         Ok(BatchOutput { rows })
+    }
+
+    fn planned_shape(&self, rows: usize, length: usize) -> (usize, usize) {
+        (rows, length)
+    }
+
+    fn is_warm(&self, rows: usize, _length: usize) -> bool {
+        !locked(&self.cold).contains(&rows)
+    }
+
+    fn prepare(&self, rows: usize, length: usize) -> bool {
+        locked(&self.prepared).push(rows);
+        if !self.refuses {
+            locked(&self.cold).remove(&rows);
+        }
+        self.is_warm(rows, length)
     }
 }
 

@@ -7,10 +7,15 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep};
 
 use super::{Backend, BackendError};
 use crate::batch::row::{Batch, BatchOutput};
+
+/// Steps in which the limit of a run is counted, and how short and long they are at most.
+const STEPS: u32 = 20;
+const SHORTEST_STEP: Duration = Duration::from_millis(1);
+const LONGEST_STEP: Duration = Duration::from_secs(1);
 
 /// A run that takes longer than it may.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,13 +33,29 @@ pub struct OverdueRun {
 struct Run {
     model: Arc<str>,
     rows: usize,
-    began: Instant,
+    /// How long it has been seen to go on.
+    age: Option<Duration>,
 }
 
 #[derive(Debug, Default)]
 struct Runs {
     begun: u64,
     going: BTreeMap<u64, Run>,
+}
+
+impl Runs {
+    /// Every run is `by` older than it was; answers one that exceeds `limit`.
+    fn grow_older(&mut self, by: Duration, limit: Duration) -> Option<OverdueRun> {
+        for run in self.going.values_mut() {
+            // One that has begun since the step before is not as old as a step.
+            let age = run.age.map_or(Duration::ZERO, |age| age + by);
+            run.age = Some(age);
+            if age >= limit {
+                return Some(OverdueRun { model: Arc::clone(&run.model), rows: run.rows, limit });
+            }
+        }
+        None
+    }
 }
 
 /// Knows every run that is going on.
@@ -56,16 +77,17 @@ impl RunWatch {
         Arc::new(Watched { backend, model: model.into(), watch: Arc::clone(self) })
     }
 
-    /// Resolves when a run takes longer than it may. Cancel safe.
+    /// Resolves when a run takes longer than it may, by up to a tenth. Cancel safe.
+    ///
+    /// Time is counted in small steps, none of them for more than twice its length: while the process is stopped, or its machine
+    /// asleep, no run can get on.
     pub async fn overdue(&self) -> OverdueRun {
+        let step = (self.limit / STEPS).clamp(SHORTEST_STEP, LONGEST_STEP);
         loop {
-            // Runs are numbered as they begin: the first is the oldest. One that begins later is not overdue before that.
-            let oldest = self.runs().going.first_key_value().map(|(number, run)| (*number, run.began));
-            let due = oldest.map_or_else(Instant::now, |(_, began)| began) + self.limit;
-            sleep_until(due).await;
-            let Some((number, _)) = oldest else { continue };
-            if let Some(run) = self.runs().going.get(&number) {
-                return OverdueRun { model: Arc::clone(&run.model), rows: run.rows, limit: self.limit };
+            let began = Instant::now();
+            sleep(step).await;
+            if let Some(overdue) = self.runs().grow_older(began.elapsed().min(step * 2), self.limit) {
+                return overdue;
             }
         }
     }
@@ -95,7 +117,7 @@ impl Drop for Going<'_> {
 
 impl Backend for Watched {
     fn run(&self, batch: &Batch) -> Result<BatchOutput, BackendError> {
-        let run = Run { model: Arc::clone(&self.model), rows: batch.rows.len(), began: Instant::now() };
+        let run = Run { model: Arc::clone(&self.model), rows: batch.rows.len(), age: None };
         let mut runs = self.watch.runs();
         let number = runs.begun;
         runs.begun += 1;
@@ -103,6 +125,18 @@ impl Backend for Watched {
         drop(runs);
         let _going = Going { watch: &self.watch, number };
         self.backend.run(batch)
+    }
+
+    fn planned_shape(&self, rows: usize, length: usize) -> (usize, usize) {
+        self.backend.planned_shape(rows, length)
+    }
+
+    fn is_warm(&self, rows: usize, length: usize) -> bool {
+        self.backend.is_warm(rows, length)
+    }
+
+    fn prepare(&self, rows: usize, length: usize) -> bool {
+        self.backend.prepare(rows, length)
     }
 }
 
@@ -145,9 +179,21 @@ mod tests {
         }
         let overdue = watch.overdue().await;
         assert_eq!(overdue, OverdueRun { model: "topic".into(), rows: 1, limit: LIMIT });
-        assert_eq!(began.elapsed(), LIMIT);
+        assert!((LIMIT..=LIMIT * 11 / 10).contains(&began.elapsed()), "{:?}", began.elapsed());
         scripted.open_gate();
         assert!(hanging.join().unwrap().is_ok());
         assert!(timeout(LIMIT * 5, watch.overdue()).await.is_err(), "it has ended after all");
+    }
+
+    #[test]
+    fn a_process_that_was_stopped_for_long_makes_no_run_overdue() {
+        let mut runs = Runs::default();
+        runs.going.insert(0, Run { model: "topic".into(), rows: 1, age: None });
+        let step = LIMIT / STEPS;
+        // As `overdue` counts it: hours outside are two steps.
+        for _ in 0..STEPS / 2 {
+            assert_eq!(runs.grow_older(step * 2, LIMIT), None);
+        }
+        assert!(runs.grow_older(step * 2, LIMIT).is_some());
     }
 }

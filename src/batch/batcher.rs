@@ -11,9 +11,11 @@ use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::Instant;
 
+use super::compiling::Compiling;
 use super::cost::CostModel;
 use super::policy::{Bounds, Decision, Dispatch, Moment, Policy};
 use super::pool::{Answer, JobClass, Pool, Waiting};
+use super::report::{BatchReport, Observed, Observer};
 use super::row::{Batch, BatchOutput, Inferred, Row};
 use crate::backend::{Backend, BackendError};
 use crate::error::{ErrorCode, JobError};
@@ -48,46 +50,6 @@ pub struct SubmitOptions {
     pub alone: bool,
 }
 
-/// A batch as it is reported to whoever measures.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct BatchReport {
-    /// Rows.
-    pub size: usize,
-    /// Length that every row was padded to.
-    pub padded_length: usize,
-    /// Rows and length of the plan that ran: the batch was filled up to it.
-    pub planned_shape: (usize, usize),
-    /// Sum of the rows' own lengths.
-    pub real_length: usize,
-    /// How long it ran.
-    pub ran: Duration,
-    /// Why it was as large as it was.
-    pub reason: DispatchReason,
-    /// How long it was expected to run; zero while that is unknown, or where something had to be compiled first.
-    pub expected: Duration,
-    /// How long its rows would have run one by one, as expected.
-    pub expected_apart: Duration,
-    /// Whether rows of several tenants waited when it was formed.
-    pub contended: bool,
-}
-
-/// What the driver tells whoever measures.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Observed {
-    /// A batch has run.
-    Ran(BatchReport),
-    /// The number of rows that wait for an executor is another.
-    Waiting {
-        /// What it was when it was told last; 0 at first.
-        before: usize,
-        /// What it is.
-        now: usize,
-    },
-}
-
-/// Called by the driver, and must not wait.
-pub type Observer = Arc<dyn Fn(Observed) + Send + Sync>;
-
 /// Takes rows and answers each with its own result.
 #[derive(Debug)]
 pub struct Batcher {
@@ -107,6 +69,7 @@ impl Batcher {
         // the channel never fills.
         let (rows, incoming) = mpsc::channel(max_waiting_rows);
         let driver = Driver {
+            compiling: Compiling::new(Arc::clone(&backend)),
             backend,
             executors: settings.executors,
             policy: Policy::new(settings.policy, settings.bounds, settings.executors, costs),
@@ -204,6 +167,7 @@ struct Driver {
     /// Parts of failed batches, run before anything new.
     halves: VecDeque<Vec<Waiting>>,
     running: JoinSet<Finished>,
+    compiling: Compiling,
     /// Rows that wait, as the observer knows it.
     waiting_rows: usize,
     /// When to ask the policy again, though nothing has happened.
@@ -223,6 +187,7 @@ impl Driver {
                     Err(error) => tracing::error!(%error, "an executor's task was lost"),
                 },
                 Some(rows) = self.incoming.recv() => self.take_in(rows),
+                () = self.compiling.done(), if self.compiling.is_busy() => {}
                 // Whoever waits for a busy model is told in time that it is too late.
                 () = sleep_until(look), if look.is_some() => {}
                 else => return,
@@ -274,6 +239,7 @@ impl Driver {
                     expected: unknown,
                     expected_apart: unknown,
                     contended: false,
+                    missed: None,
                 };
                 return Some((rows, dispatch));
             }
@@ -283,8 +249,12 @@ impl Driver {
 
     fn next_rows(&mut self, idle: usize, now: Instant) -> Option<(Vec<Waiting>, Dispatch)> {
         let plan = |rows, length| self.backend.planned_shape(rows, length);
-        match self.policy.decide(Moment { pool: &self.pool, idle, plan: &plan, now }) {
+        let warm = |rows, length| self.backend.is_warm(rows, length);
+        match self.policy.decide(Moment { pool: &self.pool, idle, plan: &plan, warm: &warm, now }) {
             Decision::Run(dispatch) => {
+                if let Some(shape) = dispatch.missed {
+                    self.compiling.want(shape, now);
+                }
                 let rows = self.pool.take(&dispatch.positions);
                 (!rows.is_empty()).then_some((rows, dispatch))
             }
@@ -324,7 +294,9 @@ impl Driver {
 
     fn finish(&mut self, finished: Finished) {
         let Finished { mut rows, result, report, began, was_warm } = finished;
-        if was_warm && result.is_ok() {
+        if !was_warm {
+            self.compiling.want((report.size, report.padded_length), Instant::now());
+        } else if result.is_ok() {
             self.policy.ran(report.planned_shape, report.ran);
         }
         (self.observer)(Observed::Ran(report));

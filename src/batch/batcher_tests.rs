@@ -200,6 +200,63 @@ async fn a_failed_batch_waits_in_halves() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn larger_batches_run_once_they_are_compiled_for() {
+    let backend = Arc::new(ScriptedBackend::cold_for(2..=8));
+    let batcher = batcher(&backend, settings(1, 8));
+    for _ in 0..2 {
+        let answers = submit_each(&batcher, 0..8).await;
+        assert!(answers.iter().all(|(sent, answer)| answer.as_ref().is_ok_and(|answer| mark(answer) == *sent)));
+        while backend.prepared().is_empty() {
+            tokio::task::yield_now().await;
+        }
+    }
+    assert_eq!(backend.prepared()[0], 8, "the batch that could not be");
+    assert_eq!(backend.batch_sizes()[0], 1, "nothing waits for it");
+    while backend.batch_sizes().last() != Some(&8) {
+        submit_each(&batcher, 0..8).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_cannot_be_compiled_is_tried_once_and_rows_run_without() {
+    let backend = Arc::new(ScriptedBackend::never_warm_for(2..=8));
+    let batcher = batcher(&backend, settings(1, 8));
+    for _ in 0..20 {
+        let answers = submit_each(&batcher, 0..8).await;
+        assert!(answers.iter().all(|(_, answer)| answer.is_ok()));
+        settle().await;
+    }
+    assert!(backend.batch_sizes().iter().all(|size| *size == 1));
+    let mut tried = backend.prepared();
+    let tries = tried.len();
+    tried.sort_unstable();
+    tried.dedup();
+    assert_eq!(tries, tried.len(), "each size once");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_row_that_ran_cold_teaches_nothing_and_is_compiled_for() {
+    let backend = Arc::new(ScriptedBackend::cold_for([1]));
+    let heard: Arc<Mutex<Vec<Observed>>> = Arc::default();
+    let observer = Arc::clone(&heard);
+    let observer: Observer = Arc::new(move |observed| observer.lock().unwrap().push(observed));
+    let costs = CostModel::measured([((1, 1), Duration::from_millis(5))]);
+    let batcher = Batcher::new(Arc::clone(&backend) as Arc<dyn Backend>, settings(1, 8), costs, observer);
+    submit_each(&batcher, 0..1).await;
+    while backend.prepared().is_empty() {
+        settle().await;
+    }
+    submit_each(&batcher, 0..1).await;
+    let expected = |observed: &Observed| match observed {
+        Observed::Ran(report) => Some(report.expected),
+        Observed::Waiting { .. } => None,
+    };
+    let expected: Vec<Duration> = heard.lock().unwrap().iter().filter_map(expected).collect();
+    assert_eq!((expected.len(), expected[0]), (2, Duration::ZERO), "nothing is expected of a cold one");
+    assert!(expected[1] > Duration::from_millis(1));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_job_of_more_rows_than_may_wait_is_served() {
     let backend = Arc::new(ScriptedBackend::new());
     let batcher = batcher(&backend, BatcherSettings { max_waiting_rows: 3, ..settings(1, 8) });

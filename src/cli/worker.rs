@@ -2,6 +2,7 @@
 
 use clap::Args;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::oneshot;
 
 use super::failure::{Exit, Failure};
 use super::{Context, block_on};
@@ -30,17 +31,10 @@ Examples:
 pub(super) fn run(_args: WorkerArgs, context: &Context) -> Result<(), Failure> {
     block_on(async {
         let settings = &context.settings;
-        let mut signals = Signals::listen()?;
-        let stop = async {
-            let name = signals.next().await;
-            tracing::info!(signal = name, "asked to stop; once more to stop at once");
-            // The second signal is listened for while the first is obeyed.
-            tokio::spawn(async move {
-                let name = signals.next().await;
-                tracing::warn!(signal = name, "stopping at once; the broker delivers again what was not settled");
-                std::process::exit(i32::from(Exit::Interrupted.code()));
-            });
-        };
+        let (asked, stopping) = oneshot::channel();
+        // Beside the service: a worker that already stops for another reason is asked twice, too.
+        tokio::spawn(obey(Signals::listen()?, asked));
+        let stop = async { drop(stopping.await) };
         let reload = KeyReload::default();
         tokio::spawn(hang_ups(reload.clone(), signal(SignalKind::hangup()).map_err(uncaught)?));
         let drained = serve(settings, reload, stop).await?;
@@ -51,6 +45,17 @@ pub(super) fn run(_args: WorkerArgs, context: &Context) -> Result<(), Failure> {
 
 fn uncaught(error: std::io::Error) -> Failure {
     Failure::new(Exit::Failed, format!("signals cannot be caught: {error}"))
+}
+
+/// The first signal asks to stop, the second ends the process.
+async fn obey(mut signals: Signals, asked: oneshot::Sender<()>) {
+    let name = signals.next().await;
+    tracing::info!(signal = name, "asked to stop; once more to stop at once");
+    // A worker that is ending anyway does not listen any more.
+    let _either = asked.send(());
+    let name = signals.next().await;
+    tracing::warn!(signal = name, "stopping at once; the broker delivers again what was not settled");
+    std::process::exit(i32::from(Exit::Interrupted.code()));
 }
 
 /// Each SIGHUP asks for the key ring to be read again.

@@ -10,15 +10,17 @@ use sha2::{Digest as _, Sha256};
 
 use super::explain::invalid;
 use super::units::Units;
+use super::warm_up::WarmUp;
 use super::{ModelError, ModelSpec, golden};
 use crate::backend::Backend;
 use crate::backend::tract::{GraphSpec, Padding, TractBackend};
-use crate::batch::batcher::{Batcher, BatcherSettings, Observer, SubmitOptions};
+use crate::batch::batcher::{Batcher, BatcherSettings, SubmitOptions};
 use crate::batch::cost::CostModel;
 use crate::batch::policy::Bounds;
-use crate::batch::row::{Batch, Inferred, Row, RowOutput};
+use crate::batch::report::Observer;
+use crate::batch::row::{Inferred, Row, RowOutput};
 use crate::error::{ErrorCode, JobError};
-use crate::limits::INLINE_PREPARE_BYTES;
+use crate::limits::{INLINE_PREPARE_BYTES, WARM_UP};
 use crate::postprocess::Postprocessor;
 use crate::preprocess::{Layout, Preprocessor};
 use crate::protocol::request::{InferenceRequest, RequestFacts};
@@ -65,10 +67,11 @@ impl LoadedModel {
     /// See [`ModelError`].
     pub fn load(folder: &Path, options: &ModelOptions) -> Result<Self, ModelError> {
         let (spec, parts) = load_checked(folder)?;
-        Ok(Self::assemble(spec, parts, options))
+        Ok(Self::assemble(spec, parts, CostModel::default(), options))
     }
 
-    /// Loads it, and runs it in batches of every size that compiles a plan, so that no job has to wait for that.
+    /// Loads it, compiles what its batches take, and measures what they cost, for a bounded time: the first jobs then find
+    /// both.
     ///
     /// # Errors
     /// See [`ModelError`].
@@ -76,32 +79,22 @@ impl LoadedModel {
         let (spec, parts) = load_checked(folder)?;
         let refused = |fault: String| ModelError::Load { name: spec.name.clone(), version: spec.version, fault };
         let rows = golden::rows(&spec, folder, &parts.preprocessor).map_err(refused)?;
-        let most = spec.batching.max_batch_size.min(options.batching.max_batch_size);
-        let sizes = std::iter::successors(Some(1_usize), |size| size.checked_mul(2));
-        for size in sizes.take_while(|size| *size <= most) {
-            let batch = Batch { rows: rows.iter().take(1).cycle().take(size).cloned().collect() };
-            if !batch.rows.is_empty() {
-                parts.backend.run(&batch).map_err(|error| refused(error.to_string()))?;
-            }
-        }
-        Ok(Self::assemble(spec, parts, options))
+        let warm_up = WarmUp { bounds: bounds(&spec, options), longest: spec.preprocess.longest_row(), most: WARM_UP };
+        let costs = warm_up.run(&*parts.backend, &rows).map_err(|error| refused(error.to_string()))?;
+        Ok(Self::assemble(spec, parts, costs, options))
     }
 
-    fn assemble(spec: ModelSpec, parts: ModelParts, options: &ModelOptions) -> Self {
+    fn assemble(spec: ModelSpec, parts: ModelParts, costs: CostModel, options: &ModelOptions) -> Self {
         let ModelParts { preprocessor, backend, postprocessor } = parts;
         let settings = BatcherSettings {
             executors: options.batching.executors,
             max_waiting_rows: options.batching.max_waiting_rows,
             policy: options.batching.policy,
-            bounds: Bounds {
-                max_batch_size: spec.batching.max_batch_size.min(options.batching.max_batch_size),
-                max_batch_tokens: spec.batching.max_batch_tokens.unwrap_or(usize::MAX),
-                scope: spec.batch_scope,
-            },
+            bounds: bounds(&spec, options),
             objectives: objectives(&spec, options.batching.objectives),
         };
         let backend = (options.wrap)(&spec.name, backend);
-        let batcher = Batcher::new(backend, settings, CostModel::default(), (options.observe)(&spec.name));
+        let batcher = Batcher::new(backend, settings, costs, (options.observe)(&spec.name));
         Self { spec, preprocessor: Arc::new(preprocessor), batcher, postprocessor }
     }
 
@@ -212,6 +205,15 @@ pub(super) fn load_parts(spec: &ModelSpec, folder: &Path) -> Result<ModelParts, 
     let graph = GraphSpec { inputs: &spec.inputs, outputs: &spec.outputs, padding };
     let backend = TractBackend::load(&onnx, graph).map_err(|error| refused(format!("{}: {error}", spec.file)))?;
     Ok(ModelParts { preprocessor, backend: Arc::new(backend), postprocessor })
+}
+
+/// The bounds of the model's batches: its own, and those of the settings.
+fn bounds(spec: &ModelSpec, options: &ModelOptions) -> Bounds {
+    Bounds {
+        max_batch_size: spec.batching.max_batch_size.min(options.batching.max_batch_size),
+        max_batch_tokens: spec.batching.max_batch_tokens.unwrap_or(usize::MAX),
+        scope: spec.batch_scope,
+    }
 }
 
 /// What the settings say, or the model instead.

@@ -17,6 +17,7 @@ mod slot;
 mod snapshot;
 mod spec;
 mod units;
+mod warm_up;
 mod watcher;
 
 use crate::telemetry::labels::ModelChange;

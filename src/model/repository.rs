@@ -43,7 +43,7 @@ impl ModelRepository {
         };
         let mut snapshot = Snapshot::default();
         for (name, version, folder) in served_versions(settings)? {
-            let slot = Arc::new(repository.load(&name, version, &folder)?);
+            let slot = Arc::new(repository.load_warm(&name, version, &folder)?);
             tracing::info!(model.name = name, model.version = version, "model `{name}` version {version} is loaded");
             snapshot.models.entry(name).or_default().versions.insert(version, Arc::clone(&slot));
             // Every one is loaded once, so that a fault is found now; what is too much goes at once.
@@ -137,16 +137,9 @@ impl ModelRepository {
         *self.snapshot.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(snapshot);
     }
 
-    /// Loads the version in `folder`.
-    pub(super) fn load(&self, name: &str, version: u32, folder: &Path) -> Result<Slot, ModelError> {
-        // Before the files are read: what changes while they are is another version.
-        let fingerprint = Fingerprint::of_folder(folder);
-        let model = LoadedModel::load(folder, &self.options)?;
-        Ok(self.slot(name, version, folder, (fingerprint, model)))
-    }
-
-    /// Loads the version in `folder`, and runs it in every size.
+    /// Loads the version in `folder`, and runs it in the sizes that jobs will.
     pub(super) fn load_warm(&self, name: &str, version: u32, folder: &Path) -> Result<Slot, ModelError> {
+        // Before the files are read: what changes while they are is another version.
         let fingerprint = Fingerprint::of_folder(folder);
         let model = LoadedModel::load_warm(folder, &self.options)?;
         Ok(self.slot(name, version, folder, (fingerprint, model)))

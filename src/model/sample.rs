@@ -71,6 +71,7 @@ pub(super) fn sample(
 
 /// Milliseconds of a row in a batch, where rows in a batch are answered as they are alone.
 fn in_batch(spec: &ModelSpec, backend: &dyn Backend, rows: &[Row], alone: &[RowOutput]) -> Result<f64, String> {
+    backend.prepare(rows.len(), rows.iter().map(|row| row.length).max().unwrap_or(0));
     let together = backend.run(&Batch { rows: rows.to_vec() }).map_err(|error| error.to_string())?;
     for (own, other) in alone.iter().zip(&together.rows) {
         for (own, other) in own.outputs.iter().zip(&other.outputs) {
@@ -86,6 +87,7 @@ fn in_batch(spec: &ModelSpec, backend: &dyn Backend, rows: &[Row], alone: &[RowO
 /// Milliseconds of a row in a batch of `size`, of the fastest run; the first one compiles and does not count.
 fn fastest(backend: &dyn Backend, rows: &[Row], size: usize) -> Result<f64, String> {
     let batch = Batch { rows: rows.iter().take(1).cycle().take(size).cloned().collect() };
+    backend.prepare(size, batch.padded_length());
     let mut best = Duration::MAX;
     for run in 0..=MEASURED_RUNS {
         let began = Instant::now();

@@ -79,12 +79,12 @@ impl PreprocessSpec {
         }
     }
 
-    /// The longest that a row gets along an open axis.
+    /// The longest that a row gets along an open axis; `None` where rows are not filled up.
     #[must_use]
-    pub const fn longest_row(&self) -> usize {
+    pub const fn longest_row(&self) -> Option<usize> {
         match self {
-            Self::Text(text) => text.max_tokens,
-            Self::Image(_) | Self::Bytes(_) | Self::Tensor {} => usize::MAX,
+            Self::Text(text) => Some(text.max_tokens),
+            Self::Image(_) | Self::Bytes(_) | Self::Tensor {} => None,
         }
     }
 }

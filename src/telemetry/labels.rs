@@ -55,6 +55,8 @@ pub enum DispatchReason {
     Costly,
     /// With one more row, one of them would have come late.
     Due,
+    /// What a larger batch is run with was not compiled yet.
+    Cold,
     /// A redelivered row has a batch to itself.
     Alone,
     /// To see what a batch of that size costs.
@@ -67,12 +69,13 @@ pub enum DispatchReason {
 
 impl DispatchReason {
     /// Every one of them.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Drained,
         Self::Full,
         Self::Shared,
         Self::Costly,
         Self::Due,
+        Self::Cold,
         Self::Alone,
         Self::Trial,
         Self::Fixed,
@@ -88,6 +91,7 @@ impl DispatchReason {
             Self::Shared => "shared",
             Self::Costly => "costly",
             Self::Due => "due",
+            Self::Cold => "cold",
             Self::Alone => "alone",
             Self::Trial => "trial",
             Self::Fixed => "fixed",

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::keys;
 use crate::backend::watch::RunWatch;
-use crate::batch::batcher::{BatchReport, Observed};
+use crate::batch::report::{BatchReport, Observed};
 use crate::broker::Queues;
 use crate::broker::topology::{Names, Topology};
 use crate::envelope::{KeyringError, LiveKeyring};

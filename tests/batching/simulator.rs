@@ -269,7 +269,7 @@ impl Run<'_> {
         let now = self.at(self.now);
         self.outcome.refused += self.pool.take_hopeless(now).len();
         while let Some(idle @ 1..) = self.machine.executors.checked_sub(self.running.len()) {
-            let moment = Moment { pool: &self.pool, idle, plan: self.machine.plan, now };
+            let moment = Moment { pool: &self.pool, idle, plan: self.machine.plan, warm: self.machine.is_warm, now };
             let dispatch = match self.policy.decide(moment) {
                 Decision::Run(dispatch) => dispatch,
                 Decision::WaitUntil(moment) => {

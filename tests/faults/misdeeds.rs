@@ -38,6 +38,18 @@ impl Backend for Misbehaving {
         }
         self.0.run(batch)
     }
+
+    fn planned_shape(&self, rows: usize, length: usize) -> (usize, usize) {
+        self.0.planned_shape(rows, length)
+    }
+
+    fn is_warm(&self, rows: usize, length: usize) -> bool {
+        self.0.is_warm(rows, length)
+    }
+
+    fn prepare(&self, rows: usize, length: usize) -> bool {
+        self.0.prepare(rows, length)
+    }
 }
 
 fn first(row: &Row) -> Option<f32> {

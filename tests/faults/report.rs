@@ -144,6 +144,7 @@ Each was seen to turn red when the code was broken so:
 
 | broken | red |
 |---|---|
+| jobs acknowledged before their reply is confirmed | 3, 6, 7, 8, 18: jobs lost, replies kept nowhere |
 | replies published without the mandatory flag | 6: the replies of deleted queues are lost |
 | another prefetch after a reconnect | 3: the prefetch differs |
 | suspects run like all other jobs | 9: dead letters of innocent jobs |

@@ -5,22 +5,20 @@
 //! of convolutions are several times faster; a batch is run in parts of 1, 2, 4, 8... rows, so that a handful of plans
 //! serves every size. Where tract refuses symbols altogether, the graph is shaped anew for each concrete shape.
 
-use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::Arc;
 
-use tract_onnx::prelude::{IntoRunnable as _, Symbol, ToDim as _, TractResult, TypedModel, TypedRunnableModel};
-use tract_onnx::tract_hir::internal::{anyhow, bail};
+use tract_onnx::prelude::{IntoRunnable as _, TractResult, TypedModel, TypedRunnableModel};
+use tract_onnx::tract_hir::internal::anyhow;
 
+use super::concrete::{Concrete, PlanBounds, Shapes};
 use super::graph::Graph;
-use crate::limits::MAX_PLANS;
+use super::source::Source;
+use crate::limits::{MAX_PLANS, MAX_PLANS_BYTES};
 use crate::protocol::tensor_spec::TensorSpec;
 
 /// A compiled graph; shared between threads, run with a state of its own each time.
 pub(super) type Plan = Arc<TypedRunnableModel>;
-
-/// The shapes of all inputs, the batch axis first.
-type Shapes = Vec<Vec<usize>>;
 
 /// The plans of one model.
 #[derive(Debug)]
@@ -29,25 +27,6 @@ pub(super) enum Plans {
     Symbolic(Plan),
     /// One plan for each shape.
     Concrete(Concrete),
-}
-
-/// Plans by shape, the most recently used last.
-#[derive(Debug)]
-pub(super) struct Concrete {
-    source: Source,
-    compiled: Mutex<Vec<(Shapes, Cell)>>,
-}
-
-/// A plan that is there, or is being compiled by whoever asked first.
-type Cell = Arc<OnceLock<Result<Plan, String>>>;
-
-/// What concrete plans are made of.
-#[derive(Debug)]
-enum Source {
-    /// The simplified graph with a symbol for its batch axis: a plan costs milliseconds.
-    Typed { model: Box<TypedModel>, batch: Symbol },
-    /// The parsed graph, because tract refuses it with symbols: a plan costs a whole load.
-    Parsed { graph: Box<Graph>, refusal: String },
 }
 
 impl Plans {
@@ -72,37 +51,25 @@ impl Plans {
                 Source::Parsed { graph: Box::new(graph), refusal }
             }
         };
-        let concrete = Concrete { source, compiled: Mutex::new(Vec::new()) };
+        let concrete = Concrete::new(source, PlanBounds { count: MAX_PLANS, bytes: MAX_PLANS_BYTES });
         if let Some(shapes) = one_row {
             concrete.plan(&shapes)?;
         }
         Ok(Self::Concrete(concrete))
     }
 
-    /// How many rows of a batch of `rows` to run at once.
-    pub(super) const fn part_size(&self, rows: usize) -> usize {
-        match self {
-            Self::Symbolic(_) => rows,
-            // The largest power of two that is not larger.
-            Self::Concrete(_) => 1 << rows.ilog2(),
-        }
-    }
-
-    /// What to fill an open axis of `length` up to, where it may be filled up: no plan for every length there is.
+    /// What to fill an open axis of `length` up to, where it may be filled up to `longest`: no plan for every length there is.
     pub(super) fn padded(&self, length: usize, longest: usize) -> usize {
         match self {
             Self::Symbolic(_) => length,
             Self::Concrete(_) => length.next_power_of_two().min(longest.max(length)),
         }
     }
+}
 
-    /// The plan for inputs of `shapes`.
-    pub(super) fn plan(&self, shapes: &Shapes) -> TractResult<Plan> {
-        match self {
-            Self::Symbolic(plan) => Ok(Arc::clone(plan)),
-            Self::Concrete(concrete) => concrete.plan(shapes),
-        }
-    }
+/// The sizes that a batch of `rows` rows is run in: powers of two, the largest first.
+pub(super) fn part_sizes(rows: usize) -> impl Iterator<Item = usize> {
+    (0..usize::BITS).rev().map(|power| 1 << power).filter(move |size| rows & size != 0)
 }
 
 #[cfg(test)]
@@ -116,45 +83,13 @@ impl Plans {
     }
 }
 
-impl Concrete {
-    fn plan(&self, shapes: &Shapes) -> TractResult<Plan> {
-        // Compiled outside of the lock: other shapes go on, and whoever needs the same one waits for it.
-        let compiled = self.cell(shapes);
-        let plan = compiled.get_or_init(|| guarded(|| self.compile(shapes)).map_err(|error| format!("{error:#}")));
-        plan.clone().map_err(|error| anyhow!("no plan for inputs of shape {shapes:?}: {error}"))
-    }
-
-    fn cell(&self, shapes: &Shapes) -> Cell {
-        let mut compiled = self.compiled.lock().unwrap_or_else(PoisonError::into_inner);
-        let found = compiled.iter().position(|(own, _)| own == shapes).map(|position| compiled.remove(position));
-        if compiled.len() >= MAX_PLANS {
-            compiled.remove(0);
-        }
-        let (shapes, cell) = found.unwrap_or_else(|| (shapes.clone(), Cell::default()));
-        compiled.push((shapes, Arc::clone(&cell)));
-        cell
-    }
-
-    fn compile(&self, shapes: &Shapes) -> TractResult<Plan> {
-        match &self.source {
-            Source::Typed { model, batch } => {
-                let Some(rows) = shapes.first().and_then(|shape| shape.first()) else { bail!("no input has rows") };
-                compile(model.set_symbols(&HashMap::from([(batch.clone(), rows.to_dim())]))?)
-            }
-            Source::Parsed { graph, refusal } => graph
-                .concrete(shapes)
-                .and_then(compile)
-                .map_err(|error| anyhow!("{error:#}; with open axes tract says: {refusal}")),
-        }
-    }
-}
-
 /// The shape of an input of one row, where it is known.
 fn one_row(input: &TensorSpec) -> Option<Vec<usize>> {
     std::iter::once(Some(1)).chain(input.row_axes()).collect()
 }
 
-fn compile(model: TypedModel) -> TractResult<Plan> {
+/// Compiles a graph as it is.
+pub(super) fn compile(model: TypedModel) -> TractResult<Plan> {
     model.into_optimized()?.into_runnable()
 }
 
@@ -194,27 +129,17 @@ mod tests {
     fn fixed_rows_have_a_plan_for_each_batch_size() {
         let plans = plans("scale.onnx", &[-1, 4], &[-1, 4]);
         assert!(matches!(concrete(&plans).source, Source::Typed { .. }));
-        assert_eq!([1, 2, 3, 7, 8, 31].map(|rows| plans.part_size(rows)), [1, 2, 2, 4, 8, 16]);
+    }
+
+    #[test]
+    fn batches_are_run_in_powers_of_two() {
+        let parts = |rows| part_sizes(rows).collect::<Vec<_>>();
+        assert_eq!([parts(0), parts(1), parts(8), parts(13)], [vec![], vec![1], vec![8], vec![8, 4, 1]]);
     }
 
     #[test]
     fn what_tract_refuses_with_symbols_is_shaped_anew() {
         let plans = plans("lstm.onnx", &[-1, 3, 2], &[-1, 2]);
         assert!(matches!(concrete(&plans).source, Source::Parsed { .. }));
-    }
-
-    #[test]
-    fn plans_are_bounded_and_the_stalest_goes_first() {
-        let plans = plans("scale.onnx", &[-1, 4], &[-1, 4]);
-        let concrete = concrete(&plans);
-        for rows in 1..MAX_PLANS + 3 {
-            // The plan for one row stays in use.
-            concrete.plan(&vec![vec![1, 4]]).unwrap();
-            concrete.plan(&vec![vec![rows, 4]]).unwrap();
-        }
-        let kept = concrete.compiled.lock().unwrap();
-        assert_eq!(kept.len(), MAX_PLANS);
-        assert!(kept.iter().any(|(shapes, _)| shapes == &[[1, 4]]), "a plan in use was dropped");
-        assert!(!kept.iter().any(|(shapes, _)| shapes == &[[2, 4]]), "the stalest plan was kept");
     }
 }

@@ -75,8 +75,8 @@ fn stack<T: Datum + Copy>(
 }
 
 /// The largest of every axis: the least shape that all rows fit into.
-pub(super) fn largest(rows: &[&Tensor]) -> TractResult<Vec<usize>> {
-    let mut largest = rows.first().map(|row| row.shape().to_vec()).unwrap_or_default();
+pub(super) fn largest<'a>(mut rows: impl Iterator<Item = &'a Tensor>) -> TractResult<Vec<usize>> {
+    let mut largest = rows.next().map(|row| row.shape().to_vec()).unwrap_or_default();
     for row in rows {
         if row.shape().len() != largest.len() {
             bail!("rows of one input have shapes {:?} and {:?}", row.shape(), largest);
@@ -138,7 +138,7 @@ mod tests {
     fn rows_are_filled_up_axis_by_axis() {
         let long = Tensor::new(vec![2, 3], TensorData::Int64(vec![1, 2, 3, 4, 5, 6])).unwrap();
         let short = Tensor::new(vec![1, 2], TensorData::Int64(vec![7, 8])).unwrap();
-        let stacked = to_tract(&[&long, &short], &largest(&[&long, &short]).unwrap(), 0).unwrap();
+        let stacked = to_tract(&[&long, &short], &largest([&long, &short].into_iter()).unwrap(), 0).unwrap();
         assert_eq!(stacked.shape(), [2, 2, 3]);
         let elements: Vec<i64> = stacked.to_plain_array_view::<i64>().unwrap().iter().copied().collect();
         assert_eq!(elements, [1, 2, 3, 4, 5, 6, 7, 8, 0, 0, 0, 0]);

@@ -20,7 +20,7 @@ fn spec() -> (Vec<TensorSpec>, Vec<TensorSpec>) {
     )
 }
 
-const PADDING: Padding = Padding { value: 0, longest: 128 };
+const PADDING: Padding = Padding { value: 0, longest: Some(128) };
 
 fn topic() -> TractBackend {
     let (inputs, outputs) = spec();
@@ -162,6 +162,7 @@ fn an_id_that_the_embedding_does_not_have_fails_the_batch_alone() {
 #[test]
 fn a_batch_that_is_run_in_parts_keeps_its_order() {
     let backend = fixture("scale.onnx", &[floats("x", &[-1, 2])], &[floats("y", &[-1, 2])]).unwrap();
+    assert!(!backend.is_warm(13, 1) && backend.prepare(13, 1) && backend.is_warm(13, 1));
     let rows: Vec<Row> = (0_u8..13).map(|i| float_row(&[&[f32::from(i), 0.5]], &[2])).collect();
     let doubled: Vec<Vec<f32>> = (0_u8..13).map(|i| vec![f32::from(i) * 2.0, 1.0]).collect();
     assert_eq!(answers(&backend, &rows, 0), doubled);
@@ -176,6 +177,41 @@ fn a_recurrent_model_that_must_be_shaped_anew_answers_alike_in_every_batch() {
     for (row, together) in rows.iter().zip(&together) {
         assert!(worst(&answers(&backend, std::slice::from_ref(row), 0)[0], together) < 1e-6);
     }
+}
+
+/// The rows of a batch are answered alike whatever is compiled: in parts of one, of several, or all at once.
+#[test]
+fn a_batch_without_a_plan_of_its_own_runs_in_what_is_there() {
+    let backend = fixture("lstm.onnx", &[floats("x", &[-1, -1, 2])], &[floats("y", &[-1, 2])]).unwrap();
+    let rows: Vec<Row> = (1_u8..=7)
+        .map(|i| Row { length: 4, ..float_row(&[&[0.1, f32::from(i), -0.5, 0.3, 0.0, 1.0, 0.2, 0.4]], &[4, 2]) })
+        .collect();
+    let alone: Vec<Vec<f32>> = rows.iter().flat_map(|row| answers(&backend, std::slice::from_ref(row), 0)).collect();
+    for prepared in [1, 2, 4] {
+        assert!(backend.prepare(prepared, 4) && backend.is_warm(prepared, 4));
+        assert_eq!(backend.is_warm(7, 4), prepared == 4, "a batch of seven is run as 4, 2 and 1");
+        let together = answers(&backend, &rows, 0);
+        assert!(alone.iter().zip(&together).all(|(a, b)| worst(a, b) < 1e-6), "{alone:?} {together:?}");
+    }
+    let backend = fixture("lstm.onnx", &[floats("x", &[-1, -1, 2])], &[floats("y", &[-1, 2])]).unwrap();
+    assert_eq!(answers(&backend, &rows, 0).len(), 7, "where nothing fits, it is compiled");
+    assert!(backend.is_warm(4, 4) && !backend.is_warm(8, 4));
+}
+
+/// Three lengths, of which one has a plan: shorter rows are filled up to it rather than wait for one of their own.
+#[test]
+fn shorter_rows_take_the_plan_of_longer_ones_and_get_their_own_when_asked() {
+    let backend = fixture("pair.onnx", &[floats("a", &[-1, 3]), floats("b", &[-1, 3])], &[floats("sum", &[-1, 3])]);
+    assert!(backend.unwrap().is_warm(1, 1), "rows of a fixed shape are compiled for at load");
+    let mut backend = fixture("lstm.onnx", &[floats("x", &[-1, -1, 2])], &[floats("y", &[-1, 2])]).unwrap();
+    backend.padding.longest = Some(128);
+    assert!(backend.prepare(1, 16));
+    let row = Row { may_be_padded: true, length: 3, ..float_row(&[&[0.1, 0.2, 0.3, 0.4, 0.5, 0.6]], &[3, 2]) };
+    let filled_further = answers(&backend, std::slice::from_ref(&row), 0);
+    assert!(!backend.is_warm(1, 3), "nothing was compiled for it");
+    assert!(backend.prepare(1, 3) && backend.is_warm(1, 4));
+    assert!(worst(&answers(&backend, &[row], 0)[0], &filled_further[0]) > 0.0, "now filled up to four");
+    assert_eq!(backend.planned_shape(5, 9), (5, 16));
 }
 
 /// A graph that tract takes for one shape at a time is filled up to powers of two, but not beyond the model's longest.

@@ -43,6 +43,21 @@ impl Default for CostModel {
 }
 
 impl CostModel {
+    /// What is known after batches of these rows and lengths were measured, one after the other: no drift is looked for.
+    #[must_use]
+    pub fn measured(batches: impl IntoIterator<Item = ((usize, usize), Duration)>) -> Self {
+        let mut model = Self::default();
+        for ((rows, length), ran) in batches {
+            if let Some((seconds, rows, length)) = observable(rows, length, ran) {
+                let first = || Surface::guessed(rows, length, seconds);
+                let surface = model.surface.get_or_insert_with(first);
+                surface.observe((rows, length), seconds, 1.0, 1.0);
+                model.sizes.observe(rows, length, seconds, surface);
+            }
+        }
+        model
+    }
+
     /// What a batch of `rows` rows of `length` is expected to cost; 0 while nothing was observed.
     #[must_use]
     pub fn seconds(&self, rows: usize, length: usize) -> f64 {
@@ -76,12 +91,8 @@ impl CostModel {
 
     /// Takes in that a batch ran for `ran`. On a clock that stands still nothing can be learned.
     pub fn observe(&mut self, rows: usize, length: usize, ran: Duration) {
-        let seconds = ran.as_secs_f64();
-        if seconds <= 0.0 || rows == 0 {
-            return;
-        }
         let expected = self.seconds(rows, length);
-        let (rows, length) = (real(rows), real(length.max(1)));
+        let Some((seconds, rows, length)) = observable(rows, length, ran) else { return };
         let Some(surface) = &mut self.surface else {
             let mut surface = Surface::guessed(rows, length, seconds);
             surface.observe((rows, length), seconds, 1.0, FORGETTING);
@@ -104,6 +115,12 @@ impl CostModel {
         surface.observe((rows, length), seconds, weight, forgetting);
         self.sizes.observe(rows, length, seconds, surface);
     }
+}
+
+/// Seconds, rows and length of an observation that tells something.
+fn observable(rows: usize, length: usize, ran: Duration) -> Option<(f64, f64, f64)> {
+    let seconds = ran.as_secs_f64();
+    (seconds > 0.0 && rows > 0).then(|| (seconds, real(rows), real(length.max(1))))
 }
 
 #[expect(clippy::cast_precision_loss, reason = "rows and lengths are far below 2^53")]

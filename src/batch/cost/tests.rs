@@ -106,3 +106,20 @@ fn a_clock_that_stands_still_teaches_nothing() {
     model.observe(4, 4, Duration::ZERO);
     assert!(!model.is_known() && model.seconds(4, 4) == 0.0 && model.coefficients().is_none());
 }
+
+#[test]
+fn what_was_measured_beforehand_is_known_from_the_start() {
+    let dear = |rows: usize, _| if rows == 1 { 20.0 } else { 50.0 * real(rows) };
+    for cost in [affine, dear] {
+        let shapes = [(1, 32), (1, 128), (2, 32), (2, 128), (4, 32), (4, 128), (8, 32), (8, 128)];
+        let run = |shape: &(usize, usize)| (*shape, Duration::from_secs_f64(cost(shape.0, shape.1) / 1e3));
+        let model = CostModel::measured(shapes.iter().cycle().take(24).map(run));
+        for shape in shapes {
+            assert_near(&model, shape, cost(shape.0, shape.1), 0.35);
+        }
+        assert!(model.recent(8, 512) >= 3, "no size is tried that was measured");
+        let merging = model.seconds(2, 128) / (2.0 * model.seconds(1, 128));
+        let real = cost(2, 128) / (2.0 * cost(1, 128));
+        assert!((merging < 1.0) == (real < 1.0), "{merging}, {real}");
+    }
+}

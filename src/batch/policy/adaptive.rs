@@ -80,6 +80,7 @@ impl Adaptive {
             expected: duration(merged.expected),
             expected_apart: duration(apart),
             contended: self.turns.are_contended(),
+            missed: merged.missed,
         })
     }
 

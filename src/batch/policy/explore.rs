@@ -44,7 +44,7 @@ impl Explorer {
             }
             DispatchReason::Full | DispatchReason::Drained | DispatchReason::Shared => self.reduce(merge),
             DispatchReason::Due | DispatchReason::Alone | DispatchReason::Trial | DispatchReason::Fixed => {}
-            DispatchReason::Bisected => {}
+            DispatchReason::Cold | DispatchReason::Bisected => {}
         }
     }
 
@@ -55,7 +55,10 @@ impl Explorer {
         let longest = neighbours.iter().map(|other| other.length).chain(merge.rows.iter().map(|row| row.length)).max();
         // All of it: what a batch of an unknown size costs beyond what is expected is unknown, too.
         let price = merge.costs.seconds(size, longest.unwrap_or(1));
-        if self.credit >= price && merge.stretch(neighbours, size, DispatchReason::Trial) {
+        if self.credit >= price
+            && merge.can_be_tried(size, longest.unwrap_or(1))
+            && merge.stretch(neighbours, size, DispatchReason::Trial)
+        {
             self.credit -= price;
         }
     }
@@ -67,7 +70,7 @@ impl Explorer {
         let longest = merge.rows.iter().map(|row| row.length).max().unwrap_or(1);
         let parts = merge.costs.seconds(size, longest) + merge.costs.seconds(rows - size, longest);
         let price = (parts - merge.expected()).max(0.0);
-        if self.credit >= price {
+        if self.credit >= price && merge.can_be_tried(size, longest) {
             self.credit -= price;
             merge.cut(size, DispatchReason::Trial);
         }

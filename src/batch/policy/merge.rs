@@ -3,7 +3,7 @@
 use tokio::time::Instant;
 
 use super::adaptive::Candidate;
-use super::{Bounds, Costs, Given};
+use super::{Bounds, Costs, Given, Warm};
 use crate::telemetry::labels::DispatchReason;
 
 /// Share of its own cost that a row must save by joining.
@@ -14,9 +14,12 @@ pub(super) struct Merge<'a> {
     pub(super) rows: Vec<Candidate<'a>>,
     pub(super) costs: Costs<'a>,
     pub(super) bounds: Bounds,
+    warm: Warm<'a>,
     now: Instant,
     state: State,
     reason: DispatchReason,
+    /// Rows and length of a better batch that is not compiled for.
+    missed: Option<(usize, usize)>,
 }
 
 /// A batch that is to be run.
@@ -24,6 +27,7 @@ pub(super) struct Merged<'a> {
     pub(super) rows: Vec<Candidate<'a>>,
     pub(super) expected: f64,
     pub(super) reason: DispatchReason,
+    pub(super) missed: Option<(usize, usize)>,
 }
 
 /// What is known of the rows so far.
@@ -42,7 +46,8 @@ impl<'a> Merge<'a> {
     pub(super) fn new(first: Candidate<'a>, given: Given<'a>) -> Self {
         let Given { costs, bounds, moment } = given;
         let state = State { longest: first.length, expected: first.apart, apart: first.apart, due: first.due };
-        Self { rows: vec![first], costs, bounds, now: moment.now, state, reason: DispatchReason::Drained }
+        let (warm, now, reason) = (moment.warm, moment.now, DispatchReason::Drained);
+        Self { rows: vec![first], costs, bounds, warm, now, state, reason, missed: None }
     }
 
     /// What the batch costs so far, in seconds.
@@ -58,7 +63,8 @@ impl<'a> Merge<'a> {
     /// Lets those of `neighbours` join that save work, until there are `share` rows.
     ///
     /// A plan may have room for more rows than it is run for: then a row that does not pay by itself may do so together with
-    /// those after it. `self.state` is where the batch last paid; rows beyond it are on trial.
+    /// those after it. `self.state` is where the batch last paid; rows beyond it are on trial. So are those with which the batch
+    /// is one that is not compiled for: it would be run in parts that are, which saves nothing.
     pub(super) fn fill(&mut self, neighbours: &[Candidate<'a>], share: usize) {
         let size = share.min(self.bounds.max_batch_size).max(1);
         let mut settled = self.rows.len();
@@ -79,9 +85,14 @@ impl<'a> Merge<'a> {
             };
             self.rows.push(*candidate);
             trial = joined;
-            if self.pays(trial, self.rows.len() - settled, settled, neighbours.len() - place) {
+            let pays = self.pays(trial, self.rows.len() - settled, settled, neighbours.len() - place);
+            if pays && self.is_warm(self.rows.len(), trial.longest) {
                 self.state = trial;
                 settled = self.rows.len();
+                self.missed = None;
+            } else if pays {
+                reason = DispatchReason::Cold;
+                self.missed = Some((self.rows.len(), trial.longest));
             } else {
                 reason = DispatchReason::Costly;
                 let room = (self.costs.plan)(settled + 1, trial.longest).0;
@@ -123,6 +134,20 @@ impl<'a> Merge<'a> {
         self.state.expected + elsewhere * price - trial.expected > least * elsewhere
     }
 
+    /// Whether a batch of so many rows is compiled for; a row alone is run in any case.
+    fn is_warm(&self, rows: usize, length: usize) -> bool {
+        rows == 1 || (self.warm)(rows, length)
+    }
+
+    /// Whether a batch of so many rows can be tried: where it is not compiled for, it is asked for instead.
+    pub(super) fn can_be_tried(&mut self, rows: usize, length: usize) -> bool {
+        let is_warm = self.is_warm(rows, length);
+        if !is_warm {
+            self.missed.get_or_insert((rows, length));
+        }
+        is_warm
+    }
+
     /// The batch with only its first `size` rows, for `reason`.
     pub(super) fn cut(&mut self, size: usize, reason: DispatchReason) {
         self.rows.truncate(size);
@@ -162,7 +187,7 @@ impl<'a> Merge<'a> {
 
     /// The batch as it is, for `reason`.
     pub(super) fn done(self, reason: DispatchReason) -> Merged<'a> {
-        Merged { rows: self.rows, expected: self.state.expected, reason }
+        Merged { rows: self.rows, expected: self.state.expected, reason, missed: self.missed }
     }
 
     /// The batch as it is.

@@ -45,6 +45,9 @@ pub struct Bounds {
 /// The rows and the length that a batch of some rows and some length is filled up to.
 pub type Plan<'a> = &'a dyn Fn(usize, usize) -> (usize, usize);
 
+/// Whether what a batch of some rows and some length is run with is compiled.
+pub type Warm<'a> = &'a dyn Fn(usize, usize) -> bool;
+
 /// What is the case at the moment of a decision.
 #[derive(Clone, Copy)]
 pub struct Moment<'a> {
@@ -54,6 +57,8 @@ pub struct Moment<'a> {
     pub idle: usize,
     /// What batches are filled up to.
     pub plan: Plan<'a>,
+    /// What is compiled.
+    pub warm: Warm<'a>,
     /// When it is.
     pub now: Instant,
 }
@@ -71,6 +76,8 @@ pub struct Dispatch {
     pub expected_apart: Duration,
     /// Whether rows of several tenants waited.
     pub contended: bool,
+    /// Rows and length of the batch that would have been run if it were compiled for.
+    pub missed: Option<(usize, usize)>,
 }
 
 /// What an idle executor is to do.
@@ -127,7 +134,7 @@ impl Policy {
         let longest = rows().map(|row| row.row.length).max().unwrap_or(0);
         let expected = duration(costs.seconds(positions.len(), longest));
         let expected_apart = duration(rows().map(|row| costs.seconds(1, row.row.length)).sum());
-        Decision::Run(Dispatch { positions, reason, expected, expected_apart, contended: false })
+        Decision::Run(Dispatch { positions, reason, expected, expected_apart, contended: false, missed: None })
     }
 
     /// Takes in that a batch that was filled up to this shape has run for so long.

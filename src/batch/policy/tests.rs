@@ -36,7 +36,13 @@ const fn bounds(max_batch_size: usize) -> Bounds {
 /// What a policy that has learned nothing yet does.
 fn decide(policy: BatchingPolicy, pool: &Pool, idle: usize, bounds: Bounds, now: Instant) -> Decision {
     let plan = |rows, length| (rows, length);
-    Policy::new(policy, bounds, 2, CostModel::default()).decide(Moment { pool, idle, plan: &plan, now })
+    Policy::new(policy, bounds, 2, CostModel::default()).decide(Moment {
+        pool,
+        idle,
+        plan: &plan,
+        warm: &|_, _| true,
+        now,
+    })
 }
 
 /// The batch that `policy` runs at once.
@@ -63,6 +69,26 @@ fn a_batch_is_bounded_in_tokens_and_filled_with_what_still_fits() {
 fn the_oldest_runs_with_its_nearest_in_length() {
     let rows = [(10, false, 0), (100, false, 0), (12, false, 0), (11, false, 0)];
     assert_eq!(batch(ADAPTIVE, &rows, 1, bounds(3)), [0, 3, 2]);
+}
+
+/// The batch and what it missed, where only batches of `compiled` rows are compiled for.
+fn among(compiled: &[usize], rows: usize, most: usize) -> (usize, DispatchReason, Option<(usize, usize)>) {
+    let now = Instant::now();
+    let (plan, warm) = (|rows, length| (rows, length), |rows: usize, _: usize| compiled.contains(&rows));
+    let pool = pool(now, &vec![(7, false, 0); rows]);
+    let mut policy = Policy::new(ADAPTIVE, bounds(most), 1, CostModel::default());
+    match policy.decide(Moment { pool: &pool, idle: 1, plan: &plan, warm: &warm, now }) {
+        Decision::Run(dispatch) => (dispatch.positions.len(), dispatch.reason, dispatch.missed),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_batch_is_one_that_is_compiled_for_and_asks_for_a_better_one() {
+    assert_eq!(among(&[1, 2, 4], 6, 32), (4, DispatchReason::Cold, Some((6, 7))));
+    assert_eq!(among(&[1, 8], 9, 8), (8, DispatchReason::Full, None), "what is in between does not matter");
+    assert_eq!(among(&[], 3, 32), (1, DispatchReason::Cold, Some((3, 7))), "a row alone is run in any case");
+    assert_eq!(among(&[1, 2, 3], 3, 32), (3, DispatchReason::Drained, None));
 }
 
 #[test]

@@ -3,7 +3,7 @@
 //! `multiple=true` acknowledges everything up to a tag, so it is only ever sent for a tag below which everything is
 //! settled; a straggler in the middle is acknowledged singly once it has waited `ACK_COALESCE`.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use lapin::Channel;
@@ -87,22 +87,36 @@ struct Acks {
     told: u64,
     /// The highest tag up to `complete` that waits to be acknowledged.
     waiting: Option<u64>,
-    /// Settled tags above `complete`: since when their acknowledgement waits, or nothing to tell.
-    stragglers: BTreeMap<u64, Option<Instant>>,
-    /// The stragglers whose acknowledgement still has to be sent, the longest waiting first; some may be complete by now.
+    /// Settled tags above `complete`, as runs from first to last: one job that is held for hours costs a run, not each job after it.
+    settled: BTreeMap<u64, u64>,
+    /// Those among them whose acknowledgement still has to be sent.
+    untold: BTreeSet<u64>,
+    /// The same in the order of settlement, with the time of it; some may be complete by now.
     alone: VecDeque<(Instant, u64)>,
 }
 
 impl Acks {
     /// `tag` is settled; `since` where its acknowledgement still has to be sent.
     fn settled(&mut self, tag: u64, since: Option<Instant>) {
-        self.stragglers.insert(tag, since);
-        self.alone.extend(since.map(|since| (since, tag)));
-        while let Some(since) = self.stragglers.remove(&(self.complete + 1)) {
-            self.complete += 1;
-            if since.is_some() {
-                self.waiting = Some(self.complete);
-            }
+        if let Some(since) = since {
+            self.untold.insert(tag);
+            self.alone.push_back((since, tag));
+        }
+        self.add(tag);
+        let Some(last) = self.settled.remove(&(self.complete + 1)) else { return };
+        self.complete = last;
+        let above = self.untold.split_off(&(last + 1));
+        if let Some(highest) = std::mem::replace(&mut self.untold, above).last() {
+            self.waiting = Some(*highest);
+        }
+    }
+
+    /// Puts `tag` into the runs.
+    fn add(&mut self, tag: u64) {
+        let last = self.settled.remove(&(tag + 1)).unwrap_or(tag);
+        match self.settled.range_mut(..tag).next_back() {
+            Some((_, end)) if *end + 1 == tag => *end = last,
+            Some(_) | None => drop(self.settled.insert(tag, last)),
         }
     }
 
@@ -122,8 +136,7 @@ impl Acks {
         }
         while self.oldest_straggler().is_some_and(|since| since + ACK_COALESCE <= now) {
             let Some((_, tag)) = self.alone.pop_front() else { break };
-            // Nothing to tell any more, once the tags below it are settled, too.
-            self.stragglers.insert(tag, None);
+            self.untold.remove(&tag);
             frames.push(Frame { tag, multiple: false });
         }
         frames
@@ -132,8 +145,6 @@ impl Acks {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeSet;
-
     use proptest::prelude::*;
 
     use super::*;
@@ -150,6 +161,22 @@ mod tests {
         acks.settled(3, Some(start));
         acks.settled(5, Some(start));
         assert_eq!(acks.take_due(start), [Frame { tag: 5, multiple: true }]);
+    }
+
+    #[test]
+    fn what_is_settled_above_a_held_job_takes_no_room() {
+        let start = Instant::now();
+        let mut acks = Acks::default();
+        for tag in 2..10_000 {
+            acks.settled(tag, Some(start));
+            acks.take_due(start + ACK_COALESCE);
+        }
+        assert_eq!((acks.settled.len(), acks.untold.len(), acks.alone.len()), (1, 0, 0));
+        acks.settled(1, Some(start));
+        assert_eq!(acks.take_due(start), [Frame { tag: 1, multiple: false }]);
+        assert_eq!(acks.complete, 9_999);
+        acks.settled(10_000, Some(start));
+        assert_eq!(acks.take_due(start), [Frame { tag: 10_000, multiple: true }]);
     }
 
     proptest! {

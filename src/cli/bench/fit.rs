@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use super::statistics::median;
-use crate::batch::batcher::BatchReport;
+use crate::batch::report::BatchReport;
 
 /// Rounds of the descent: far more than four coefficients take.
 const ROUNDS: usize = 2_000;

@@ -8,7 +8,7 @@ use tokio::task::JoinHandle;
 
 use super::arms::Arm;
 use crate::backend::watch::RunWatch;
-use crate::batch::batcher::{BatchReport, Observed};
+use crate::batch::report::{BatchReport, Observed};
 use crate::broker::amqp::pool::ChannelPool;
 use crate::broker::amqp::{self, Connectivity, Subscription};
 use crate::broker::memory::{MemoryBroker, MemoryPublisher};

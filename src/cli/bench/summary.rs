@@ -10,7 +10,7 @@ use super::measure::{Block, Measured, Plan, load_name};
 use super::play::Played;
 use super::statistics::{Ratio, mean, number};
 use super::trace::{Arrivals, Lengths};
-use crate::batch::batcher::BatchReport;
+use crate::batch::report::BatchReport;
 
 /// Lengths are told apart in steps of so many.
 const LENGTH_STEP: usize = 16;

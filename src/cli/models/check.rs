@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use clap::Args;
 
-use crate::batch::batcher::Observer;
+use crate::batch::report::Observer;
 use crate::cli::failure::Failure;
 use crate::cli::output::print;
 use crate::cli::{Context, block_on};

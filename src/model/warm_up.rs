@@ -1,0 +1,207 @@
+//! Runs a model before its first job does: what batches take is compiled, and what they cost is measured.
+//!
+//! Called where a model is loaded to be served. Bounded in time; sizes for which none is left are compiled when batches of
+//! them would pay, as far as is known, and measured then.
+
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::time::{Duration, Instant};
+
+use crate::backend::{Backend, BackendError};
+use crate::batch::cost::CostModel;
+use crate::batch::policy::Bounds;
+use crate::batch::row::{Batch, Row};
+use crate::protocol::tensor::{Tensor, TensorData};
+
+/// Runs of each shape that are measured, of which the fastest counts: loading shares the machine.
+const RUNS: u32 = 3;
+/// A size is begun where this many times what it took to try half of it is left: all its runs, twice as long.
+const NEEDED: u32 = 2 * (RUNS + 1);
+
+/// How a model is warmed up.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct WarmUp {
+    /// The bounds of its batches.
+    pub(super) bounds: Bounds,
+    /// The longest that a row gets, where rows are filled up.
+    pub(super) longest: Option<usize>,
+    /// How long it may take.
+    pub(super) most: Duration,
+}
+
+/// What a shape has cost.
+struct Measured {
+    batch: Batch,
+    fastest: Duration,
+}
+
+impl WarmUp {
+    /// Runs `backend` on rows like `rows`, in batches of 1, 2, 4 ... rows; answers what is known of costs then, nothing where
+    /// there are no rows.
+    pub(super) fn run(self, backend: &dyn Backend, rows: &[Row]) -> Result<CostModel, BackendError> {
+        let ends = Instant::now() + self.most;
+        let mut measured: Vec<Measured> = Vec::new();
+        // As the batcher does it: on another thread, from handing it over until it has run.
+        std::thread::scope(|scope| {
+            let (batches, taken) = sync_channel::<(Batch, Instant)>(1);
+            let (done, results) = sync_channel(1);
+            scope.spawn(move || run_all(backend, &taken, &done));
+            let run = |batch: &Batch| {
+                let handed = batches.send((batch.clone(), Instant::now()));
+                handed.ok().and_then(|()| results.recv().ok()).unwrap_or(Err(BackendError::Panicked))
+            };
+            let mut last = Duration::ZERO;
+            for size in self.sizes() {
+                let began = Instant::now();
+                if began + last * NEEDED > ends {
+                    break;
+                }
+                for batch in self.batches(rows, size) {
+                    backend.prepare(size, batch.padded_length());
+                    // What was just compiled is slow for the first time.
+                    run(&batch)?;
+                    measured.push(Measured { batch, fastest: Duration::MAX });
+                }
+                last = began.elapsed();
+            }
+            for round in 0..RUNS {
+                for Measured { batch, fastest } in &mut measured {
+                    if round > 0 && Instant::now() > ends {
+                        return Ok(());
+                    }
+                    *fastest = run(batch)?.min(*fastest);
+                }
+            }
+            Ok(())
+        })?;
+        let known = measured.iter().map(|Measured { batch, fastest }| {
+            let shape = backend.planned_shape(batch.rows.len(), batch.padded_length());
+            (shape, *fastest)
+        });
+        Ok(CostModel::measured((0..RUNS).flat_map(|_| known.clone())))
+    }
+
+    fn sizes(self) -> impl Iterator<Item = usize> {
+        let powers = std::iter::successors(Some(1_usize), |size| size.checked_mul(2));
+        powers.take_while(move |size| *size <= self.bounds.max_batch_size)
+    }
+
+    /// A batch of `size` rows in each length: of the first of `rows`, or, where they are filled up, of all of them, in the longest
+    /// there is and in a quarter of it.
+    fn batches(self, rows: &[Row], size: usize) -> Vec<Batch> {
+        let (lengths, kinds) = match self.longest {
+            Some(longest) => (vec![Some(longest.div_ceil(4)), Some(longest)], rows.len()),
+            None => (vec![None], 1),
+        };
+        let batch = |length: Option<usize>| Batch {
+            rows: rows.iter().take(kinds).cycle().take(size).map(|row| resized(row, length)).collect(),
+        };
+        let fits = |batch: &Batch| {
+            let tokens = batch.padded_length().saturating_mul(size);
+            !batch.rows.is_empty() && (size == 1 || tokens <= self.bounds.max_batch_tokens)
+        };
+        lengths.into_iter().map(batch).filter(fits).collect()
+    }
+}
+
+fn run_all(
+    backend: &dyn Backend,
+    taken: &Receiver<(Batch, Instant)>,
+    done: &SyncSender<Result<Duration, BackendError>>,
+) {
+    for (batch, began) in taken {
+        let result = backend.run(&batch).map(|_| began.elapsed());
+        if done.send(result).is_err() {
+            return;
+        }
+    }
+}
+
+/// A row of `length` ids, made of those of `row`; others stay as they are.
+fn resized(row: &Row, length: Option<usize>) -> Row {
+    let Some(length) = length.filter(|_| row.may_be_padded) else { return row.clone() };
+    let input = |tensor: &Tensor| match (tensor.elements(), tensor.shape()) {
+        (TensorData::Int64(ids), [_]) if !ids.is_empty() => {
+            let ids = ids.iter().copied().cycle().take(length).collect();
+            Tensor::new(vec![length], TensorData::Int64(ids)).ok()
+        }
+        _ => None,
+    };
+    let inputs: Option<Vec<Tensor>> = row.inputs.iter().map(input).collect();
+    inputs.map_or_else(|| row.clone(), |inputs| Row { inputs, length, may_be_padded: true })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use super::*;
+    use crate::batch::policy::BatchScope;
+    use crate::batch::row::{BatchOutput, RowOutput};
+
+    /// Notes what it is run with, and is cold for everything that it was not prepared for.
+    #[derive(Default)]
+    struct Noting {
+        prepared: Mutex<Vec<(usize, usize)>>,
+        ran: Mutex<Vec<(usize, usize)>>,
+    }
+
+    impl Backend for Noting {
+        fn run(&self, batch: &Batch) -> Result<BatchOutput, BackendError> {
+            let shape = (batch.rows.len(), batch.padded_length());
+            assert!(self.is_warm(shape.0, shape.1), "{shape:?} is run cold");
+            self.ran.lock().unwrap().push(shape);
+            Ok(BatchOutput { rows: vec![RowOutput { outputs: Vec::new() }; shape.0] })
+        }
+
+        fn planned_shape(&self, rows: usize, length: usize) -> (usize, usize) {
+            (rows, length)
+        }
+
+        fn is_warm(&self, rows: usize, length: usize) -> bool {
+            self.prepared.lock().unwrap().contains(&(rows, length))
+        }
+
+        fn prepare(&self, rows: usize, length: usize) -> bool {
+            self.prepared.lock().unwrap().push((rows, length));
+            true
+        }
+    }
+
+    fn row(ids: &[i64], may_be_padded: bool) -> Row {
+        let tensor = Tensor::new(vec![ids.len()], TensorData::Int64(ids.to_vec())).unwrap();
+        Row { inputs: vec![tensor], length: ids.len(), may_be_padded }
+    }
+
+    fn warm_up(max_batch_tokens: usize, longest: Option<usize>, most: Duration) -> WarmUp {
+        WarmUp { bounds: Bounds { max_batch_size: 5, max_batch_tokens, scope: BatchScope::Shared }, longest, most }
+    }
+
+    const LONG: Duration = Duration::from_secs(3_600);
+
+    #[test]
+    fn every_size_is_compiled_for_and_measured_in_two_lengths() {
+        let backend = Noting::default();
+        let rows = [row(&[1, 2, 3], true), row(&[4], true)];
+        let costs = warm_up(64, Some(32), LONG).run(&backend, &rows).unwrap();
+        let shapes = [(1, 8), (1, 32), (2, 8), (2, 32), (4, 8)];
+        assert_eq!(*backend.prepared.lock().unwrap(), shapes, "128 tokens are more than may be");
+        let ran = backend.ran.lock().unwrap();
+        assert!(shapes.iter().all(|shape| ran.iter().filter(|ran| *ran == shape).count() == 4), "{ran:?}");
+        assert!(costs.is_known() && costs.recent(4, 512) == 3, "each size is known");
+    }
+
+    #[test]
+    fn rows_that_are_not_filled_up_are_run_as_they_are() {
+        let backend = Noting::default();
+        warm_up(usize::MAX, None, LONG).run(&backend, &[row(&[1, 2, 3], false), row(&[4], false)]).unwrap();
+        assert_eq!(*backend.prepared.lock().unwrap(), [(1, 3), (2, 3), (4, 3)]);
+    }
+
+    #[test]
+    fn where_no_time_is_left_or_nothing_to_run_nothing_is_known() {
+        let backend = Noting::default();
+        assert!(!warm_up(64, Some(32), Duration::ZERO).run(&backend, &[row(&[1], true)]).unwrap().is_known());
+        assert!(!warm_up(64, Some(32), LONG).run(&backend, &[]).unwrap().is_known());
+        assert!(backend.ran.lock().unwrap().is_empty());
+    }
+}
