@@ -80,6 +80,8 @@ pub const REFUSED_REPLY_PAUSE: Duration = Duration::from_millis(200);
 pub const REPUBLISH_PAUSE: Duration = Duration::from_millis(100);
 /// Longest of these pauses.
 pub const MAX_REPUBLISH_PAUSE: Duration = Duration::from_secs(5);
+/// How long after a tenant's last job in a queue the others there keep to their shares of it.
+pub const SHARED_QUEUE_MEMORY: Duration = Duration::from_secs(10);
 /// Unsettled deliveries from which on a job is suspected of ending processes. One can happen to any job.
 pub const SUSPECT_DELIVERIES: u32 = 2;
 /// Workers that a suspect has to end in its own queue, until it is a dead letter. One or two can be killed for other reasons.

@@ -184,6 +184,8 @@ pub struct WorkerSettings {
     pub max_attempts: u32,
     /// Deadline of a job that names none, from the moment it is taken up.
     pub default_deadline: Duration,
+    /// Hundredths of a queue's prefetch that one tenant may have while others have jobs there as well.
+    pub tenant_share_percent: u32,
     /// How long a worker that is asked to stop may take to finish what it has begun.
     pub drain_grace: Duration,
 }

@@ -91,6 +91,7 @@ pub struct Metrics {
     dead_lettered: Family<Code, Counter>,
     retried: Family<Code, Counter>,
     suspected: Family<ModelLabel, Counter>,
+    postponed: Family<ModelLabel, Counter>,
     duplicate: Counter,
     keyring_reloads: Family<Outcome, Counter>,
     requeued: Family<Reason, Counter>,
@@ -126,6 +127,7 @@ impl Metrics {
             dead_lettered: registered(all, &names::JOBS_DEAD_LETTERED, Family::default()),
             retried: registered(all, &names::JOBS_RETRIED, Family::default()),
             suspected: registered(all, &names::JOBS_SUSPECTED, Family::default()),
+            postponed: registered(all, &names::JOBS_POSTPONED, Family::default()),
             duplicate: registered(all, &names::JOBS_DUPLICATE, Counter::default()),
             keyring_reloads: registered(all, &names::KEYRING_RELOADS, Family::default()),
             requeued: registered(all, &names::JOBS_REQUEUED, Family::default()),
@@ -222,6 +224,11 @@ impl Metrics {
     /// A job was moved to the queue of `model`'s suspects.
     pub fn suspected(&self, model: &str) {
         self.suspected.get_or_create_owned(&self.model_label(model)).inc();
+    }
+
+    /// A job of `model` was put off, since its tenant has its share of what this worker holds.
+    pub fn postponed(&self, model: &str) {
+        self.postponed.get_or_create_owned(&self.model_label(model)).inc();
     }
 
     /// The key ring was read again.
@@ -341,6 +348,7 @@ mod tests {
         metrics.dead_lettered(ErrorCode::EnvelopeRejected);
         metrics.retried(ErrorCode::ModelUnavailable);
         metrics.suspected("topic");
+        metrics.postponed("topic");
         metrics.duplicate();
         metrics.keyring_reloaded(ReloadOutcome::Renewed);
         metrics.requeued(RequeueReason::Dropped);

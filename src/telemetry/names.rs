@@ -69,6 +69,8 @@ declare! {
         "Jobs that were published to a dead-letter queue, by error code");
     JOBS_RETRIED = ("inferq_jobs_retried_total", Counter, ["code"],
         "Jobs that were published to a retry queue, by error code");
+    JOBS_POSTPONED = ("inferq_jobs_postponed_total", Counter, ["model"],
+        "Jobs that were put off for a second since their tenant had its share of what the worker holds");
     JOBS_SUSPECTED = ("inferq_jobs_suspected_total", Counter, ["model"],
         "Jobs that were moved to the queue of suspects since workers died with them");
     JOBS_DUPLICATE = ("inferq_jobs_duplicate_total", Counter, [],

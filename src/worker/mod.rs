@@ -24,11 +24,13 @@ mod outcome;
 mod process;
 mod reply;
 mod serve;
+mod shares;
 mod stage;
 mod suspects;
 
 pub use assemble::{AssembleError, Parts};
 pub use drain::{Drained, run};
+use shares::Shares;
 use suspects::Suspicion;
 
 pub use keys::{KeyReload, follow as follow_keys};
@@ -41,6 +43,7 @@ pub struct Worker<P> {
     open_policy: OpenPolicy,
     replays: Arc<ReplayGuard<Confirmed>>,
     rates: RateLimiter,
+    shares: Shares,
     /// What the rates count from.
     began: Instant,
     request_bounds: RequestBounds,
@@ -71,6 +74,7 @@ impl<P: Publisher> Worker<P> {
             keyring,
             replays: Arc::new(ReplayGuard::new(bounds, Confirmed::for_duplicate)),
             rates: RateLimiter::default(),
+            shares: Shares::new(settings.broker.prefetch, settings.worker.tenant_share_percent),
             began: Instant::now(),
             open_policy: OpenPolicy {
                 audience: settings.service.audience.clone(),

@@ -31,6 +31,11 @@ pub(super) enum Outcome {
         /// What failed.
         error: JobError,
     },
+    /// Its tenant has its share of what this worker holds: it comes back after a pause, and no attempt was made.
+    Postponed {
+        /// Whose job it is, for the log.
+        context: Box<ReplyContext>,
+    },
     /// Workers died with it: it goes to the queue of suspects, untouched.
     Suspect,
     /// Nobody can be told, or nobody may be: it is kept untouched, with the reason.

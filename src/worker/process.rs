@@ -11,6 +11,7 @@ use tokio::time::Instant;
 use super::Worker;
 use super::outcome::Outcome;
 use super::reply::Origin;
+use super::shares::{Place, Shares};
 use super::stage::Stopwatch;
 use super::suspects::Standing;
 use crate::batch::batcher::SubmitOptions;
@@ -40,6 +41,21 @@ pub(super) struct Circumstances {
     pub(super) suspected: bool,
 }
 
+/// The place of the job under way in the share of its tenant, once it is known whose it is.
+struct Held<'a> {
+    shares: &'a Shares,
+    queue: &'a Arc<str>,
+    place: Option<Place<'a>>,
+}
+
+impl Held<'_> {
+    /// Whether there is a place for `tenant`.
+    fn take(&mut self, tenant: &str) -> bool {
+        self.place = self.shares.take(self.queue, tenant);
+        self.place.is_some()
+    }
+}
+
 impl<P: Publisher> Worker<P> {
     /// Takes one job all the way, from its delivery to its settlement.
     pub(super) async fn process(&self, delivery: Delivery) {
@@ -53,9 +69,11 @@ impl<P: Publisher> Worker<P> {
         let model = self.names.model_of_queue(&queue);
         self.metrics.received(model, circumstances.redelivered);
         let (message, receipt) = delivery.split();
+        // Held until the job is settled.
+        let mut place = Held { shares: &self.shares, queue: &queue, place: None };
         let begun = async {
             let mut stopwatch = Stopwatch::start(&self.metrics, model);
-            let outcome = self.infer(&message, circumstances, &mut stopwatch).await;
+            let outcome = self.infer(&message, circumstances, &mut stopwatch, &mut place).await;
             (stopwatch, outcome)
         };
         let (mut stopwatch, outcome) = tokio::select! {
@@ -75,8 +93,14 @@ impl<P: Publisher> Worker<P> {
     }
 
     /// Everything up to the outcome.
-    async fn infer(&self, message: &Message, circumstances: Circumstances, stopwatch: &mut Stopwatch<'_>) -> Outcome {
-        let count = circumstances.delivery_count;
+    async fn infer(
+        &self,
+        message: &Message,
+        circumstances: Circumstances,
+        stopwatch: &mut Stopwatch<'_>,
+        place: &mut Held<'_>,
+    ) -> Outcome {
+        let Circumstances { delivery_count: count, suspected, .. } = circumstances;
         if count >= self.delivery_limit {
             return out_of_deliveries(format!("delivered {count} times without being settled"));
         }
@@ -92,6 +116,10 @@ impl<P: Publisher> Worker<P> {
             Err(rejection) => return rejected(rejection),
         };
         stopwatch.lap(Stage::Open);
+        // Of suspects each consumer holds one: there is no share of that.
+        if !suspected && !place.take(&opened.claims.tenant) {
+            return Outcome::Postponed { context: Box::new(opened.reply) };
+        }
         match self.replays.admit(&JobIdentity::of(&opened), UnixSeconds::now()).await {
             Admitted::Run(admission) => {
                 let ran = self.run(&mut opened, message, circumstances, stopwatch).await;

@@ -52,6 +52,7 @@ impl<P: Publisher> Worker<P> {
             }
             Outcome::Duplicate(confirmed) => Ok(confirmed),
             Outcome::Retry { context, error } => self.publish_retry(origin, job, &context, error).await,
+            Outcome::Postponed { context } => self.postpone(origin, &job, &context).await,
             Outcome::Suspect => self.set_apart(origin, &job).await,
             Outcome::DeadLetter { error } => self.publish_dead_letter(origin, job, &error).await,
         };
@@ -157,6 +158,25 @@ impl<P: Publisher> Worker<P> {
         tracing::info!(job.id = context.message_id, model.name = model, %error, attempt, "retried after a pause");
         let confirmed = self.publish_until_confirmed(origin, &self.names.retry(model, attempt), &job).await?;
         self.metrics.retried(error.code);
+        Ok(confirmed)
+    }
+
+    /// Has a job come back after the shortest pause, as it came.
+    async fn postpone(
+        &self,
+        origin: Origin<'_>,
+        job: &Message,
+        context: &ReplyContext,
+    ) -> Result<Confirmed, PublishError> {
+        let (id, tenant) = (&context.message_id, &context.tenant);
+        tracing::debug!(
+            job.id = id,
+            tenant,
+            model.name = origin.model,
+            "its tenant has its share, it comes back later"
+        );
+        let confirmed = self.publish_until_confirmed(origin, &self.names.retry(origin.model, 0), job).await?;
+        self.metrics.postponed(origin.model);
         Ok(confirmed)
     }
 

@@ -11,6 +11,7 @@ mod forge;
 mod isolation;
 mod replays;
 mod rotation;
+mod shares;
 mod table;
 
 use inferq::protocol::properties::Message;

@@ -130,6 +130,12 @@ impl House {
         self.keys.seal_request(draft, &body, UnixSeconds::now()).unwrap()
     }
 
+    /// The same with the keys of another tenant.
+    pub fn seal_as(&self, keys: &ProducerKeys, draft: &RequestDraft, json: &str) -> Message {
+        let body = EncodedBody { bytes: json.as_bytes().to_vec().into(), json_length: None };
+        keys.seal_request(draft, &body, UnixSeconds::now()).unwrap().0
+    }
+
     /// Publishes a message to the job queue of the reference model.
     pub async fn publish(&self, message: Message) {
         let address = Address::new(&self.names.jobs_exchange(), "topic");
