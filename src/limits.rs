@@ -91,6 +91,10 @@ pub const SURVIVED_LOSS: Duration = Duration::from_secs(60);
 
 /// Unsettled deliveries a consumer may have: quorum queues cap the prefetch here.
 pub const MAX_PREFETCH: u16 = 2_000;
+/// How often a worker looks whether its prefetch suits what it can do.
+pub const PREFETCH_LOOK: Duration = Duration::from_secs(5);
+/// How long another prefetch must be wanted before it is set.
+pub const PREFETCH_HELD: Duration = Duration::from_secs(30);
 /// Publishes that wait for their confirm on one channel; more make lapin's bookkeeping slow.
 pub const MAX_CONFIRMS_IN_FLIGHT: usize = 1_000;
 /// Publishes handed to a channel at a time.

@@ -7,6 +7,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use futures_util::future::join_all;
+use inferq::broker::prefetch::Prefetch;
 use inferq::broker::{Address, Consumer, PublishError, Publisher, Verdict};
 use inferq::protocol::properties::{HEADER_DELIVERY_COUNT, HeaderValue, Message, Properties};
 use support::brokers::{MODEL, TestBroker, names};
@@ -148,6 +149,41 @@ async fn no_more_than_the_prefetch_is_unsettled<B: TestBroker>() {
     assert_eq!(seventh.queue, queue, "room was made in the queue that was acknowledged");
     nothing_comes(&mut consumer).await;
     drop((held, seventh));
+    consumer.close().await;
+}
+
+async fn a_larger_prefetch_holds_from_the_next_delivery_on<B: TestBroker>() {
+    let broker = B::fresh(|_| {}).await;
+    let (dial, prefetch) = Prefetch::turned(2, 64);
+    let queues = [names().urgent_queue(MODEL), names().job_queue(MODEL)];
+    let (mut consumer, publisher) = broker.open_following(&queues, prefetch).await;
+    for number in 0..12 {
+        publisher.publish(&jobs(), message(&format!("m{number}"))).await.unwrap();
+    }
+    let first = [next(&mut consumer).await, next(&mut consumer).await];
+    nothing_comes(&mut consumer).await;
+    dial.set(&queues[0], 1);
+    dial.set(&queues[1], 5);
+    let mut held = vec![next(&mut consumer).await];
+    let mut ids = BTreeSet::new();
+    for delivery in first {
+        ids.insert(id_of(&delivery.message));
+        acknowledge(delivery, &publisher).await;
+    }
+    for _ in 0..4 {
+        held.push(next(&mut consumer).await);
+    }
+    nothing_comes(&mut consumer).await;
+    while let Some(delivery) = held.pop() {
+        assert!(!delivery.redelivered, "{delivery:?}");
+        ids.insert(id_of(&delivery.message));
+        acknowledge(delivery, &publisher).await;
+        if ids.len() + held.len() < 12 {
+            held.push(next(&mut consumer).await);
+        }
+    }
+    assert_eq!(ids.len(), 12, "each came once: {ids:?}");
+    nothing_comes(&mut consumer).await;
     consumer.close().await;
 }
 
@@ -342,6 +378,7 @@ contract! {
     a_dropped_receipt_requeues
     a_consumer_outlives_its_publisher
     no_more_than_the_prefetch_is_unsettled
+    a_larger_prefetch_holds_from_the_next_delivery_on
     stop_gives_back_what_was_not_begun
     close_sends_the_last_acknowledgements
     a_consumer_that_vanishes_loses_nothing

@@ -287,18 +287,21 @@ impl Driver {
                 expected: if was_warm { expected } else { Duration::ZERO },
                 expected_apart,
                 contended,
+                best_size: size,
             };
             Finished { rows, result, report, began, was_warm }
         });
     }
 
     fn finish(&mut self, finished: Finished) {
-        let Finished { mut rows, result, report, began, was_warm } = finished;
+        let Finished { mut rows, result, mut report, began, was_warm } = finished;
         if !was_warm {
             self.compiling.want((report.size, report.padded_length), Instant::now());
         } else if result.is_ok() {
             self.policy.ran(report.planned_shape, report.ran);
         }
+        let plan = |rows, length| self.backend.planned_shape(rows, length);
+        report.best_size = self.policy.best_size(&plan, report.padded_length);
         (self.observer)(Observed::Ran(report));
         match result {
             Ok(output) => {

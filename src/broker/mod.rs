@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use crate::protocol::properties::Message;
 
+pub mod prefetch;
 pub mod receipt;
 pub mod topology;
 

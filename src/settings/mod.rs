@@ -66,6 +66,8 @@ pub struct BrokerSettings {
     pub name_prefix: String,
     /// Unsettled deliveries a queue may have with this worker; at most 2,000.
     pub prefetch: u16,
+    /// Whether a worker asks for fewer where it cannot make use of them.
+    pub adaptive_prefetch: bool,
     /// How long a connection attempt may take.
     pub connect_timeout: Duration,
     /// How long a publish may wait for its confirm.

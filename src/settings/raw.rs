@@ -36,6 +36,7 @@ pub(super) struct RawBroker {
     pub(super) tls_key_file: String,
     pub(super) name_prefix: String,
     pub(super) prefetch: u64,
+    pub(super) adaptive_prefetch: bool,
     pub(super) connect_timeout_ms: u64,
     pub(super) publish_timeout_ms: u64,
     pub(super) heartbeat_s: u64,

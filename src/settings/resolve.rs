@@ -125,6 +125,7 @@ fn broker(faults: &mut Faults, raw: &RawBroker) -> BrokerSettings {
         name_prefix: faults.name("broker.name_prefix", &raw.name_prefix, 64),
         prefetch: u16::try_from(faults.number("broker.prefetch", raw.prefetch, 1, MAX_PREFETCH.into()))
             .unwrap_or(MAX_PREFETCH),
+        adaptive_prefetch: raw.adaptive_prefetch,
         connect_timeout: faults.millis("broker.connect_timeout_ms", raw.connect_timeout_ms, 1),
         publish_timeout: faults.millis("broker.publish_timeout_ms", raw.publish_timeout_ms, 1),
         // AMQP carries the heartbeat as 16 bits of seconds; 0 would switch it off.

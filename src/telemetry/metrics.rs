@@ -103,6 +103,7 @@ pub struct Metrics {
     model_changes: Family<ModelChanged, Counter>,
     broker_connected: Gauge,
     broker_reconnects: Counter,
+    prefetch: Family<ModelLabel, Gauge>,
     publish_seconds: Histograms<Outcome>,
 }
 
@@ -139,6 +140,7 @@ impl Metrics {
             model_changes: registered(all, &names::MODEL_CHANGES, Family::default()),
             broker_connected: registered(all, &names::BROKER_CONNECTED, Gauge::default()),
             broker_reconnects: registered(all, &names::BROKER_RECONNECTS, Counter::default()),
+            prefetch: registered(all, &names::PREFETCH, Family::default()),
             publish_seconds: registered(all, &names::PUBLISH_SECONDS, Family::new_with_constructor(seconds)),
             registry,
         };
@@ -278,6 +280,11 @@ impl Metrics {
         self.broker_reconnects.inc();
     }
 
+    /// So many jobs of each queue of `model` may be unsettled.
+    pub fn prefetch(&self, model: &str, count: u16) {
+        self.prefetch.get_or_create(&self.model_label(model)).set(i64::from(count));
+    }
+
     /// A publish came to `outcome` after `elapsed`.
     pub fn published(&self, outcome: PublishOutcome, elapsed: Duration) {
         self.publish_seconds.get_or_create(&Outcome { outcome: outcome.as_str() }).observe(elapsed.as_secs_f64());
@@ -360,6 +367,7 @@ mod tests {
         metrics.run_overdue("topic");
         metrics.broker_connected(true);
         metrics.broker_reconnected();
+        metrics.prefetch("topic", 128);
         metrics.published(PublishOutcome::Confirmed, Duration::from_millis(2));
         let model = metrics.of_model("topic");
         let elapsed = Duration::from_millis(20);

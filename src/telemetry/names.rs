@@ -103,6 +103,8 @@ declare! {
         "What happened to versions of a model while it was served: taken up, refused, retired, unloaded, reloaded, realiased");
     BROKER_CONNECTED = ("inferq_broker_connected", Gauge, [], "1 while the broker is connected and consumed from, else 0");
     BROKER_RECONNECTS = ("inferq_broker_reconnects_total", Counter, [], "Times that the broker was connected to again");
+    PREFETCH = ("inferq_prefetch_jobs", Gauge, ["model"],
+        "Jobs of each of a model's queues that the broker may hand to this worker before one is settled");
     PUBLISH_SECONDS = ("inferq_publish_seconds", Histogram, ["outcome"],
         "Time from publishing a message to the broker's answer, by outcome");
     PROCESS = ("inferq_process_info", Info, ["version", "worker"], "The version that runs, and the worker's name");

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::keys;
+use super::prefetch::Loads;
 use crate::backend::watch::RunWatch;
 use crate::batch::report::{BatchReport, Observed};
 use crate::broker::Queues;
@@ -24,6 +25,8 @@ pub struct Parts {
     pub metrics: Arc<Metrics>,
     /// The runs of all models.
     pub runs: Arc<RunWatch>,
+    /// What the prefetch is decided by.
+    pub loads: Arc<Loads>,
 }
 
 /// Why a worker cannot be assembled.
@@ -57,20 +60,25 @@ impl Parts {
         let (counted, changes) = (Arc::clone(&metrics), Arc::clone(&metrics));
         let runs = RunWatch::new(settings.batching.max_run);
         let watch = Arc::clone(&runs);
+        let loads = Arc::new(Loads::of(&names));
+        let batches = Arc::clone(&loads);
         let options = ModelOptions {
             batching: settings.batching,
             wrap: Arc::new(move |model, backend| watch.around(model, wrap(model, backend))),
             observe: Arc::new(move |model| {
-                let counters = counted.of_model(model);
+                let (counters, batches, model) = (counted.of_model(model), Arc::clone(&batches), model.to_owned());
                 Arc::new(move |observed| match observed {
-                    Observed::Ran(report) => count(&counters, report),
+                    Observed::Ran(report) => {
+                        batches.batch(&model, &report);
+                        count(&counters, report);
+                    }
                     Observed::Waiting { before, now } => counters.waiting(before, now),
                 })
             }),
             changed: Arc::new(move |model, change| changes.model_changed(model, change)),
         };
         let models = Arc::new(ModelRepository::open(&settings.models, &options)?);
-        Ok(Self { keyring, models, metrics, runs })
+        Ok(Self { keyring, models, metrics, runs, loads })
     }
 
     /// What a worker of these models declares, and the queues that it consumes.

@@ -1,7 +1,7 @@
 //! The worker: built once from settings, then one straight walk for every job.
 //!
 //! `process` is the walk, `outcome` what became of a job, `reply` how that is published and settled, `drain` the loop
-//! around it, `keys` the key ring's renewal. Works over either broker.
+//! around it, `prefetch` how much is taken from the broker, `keys` the key ring's renewal. Works over either broker.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,6 +21,7 @@ mod assemble;
 mod drain;
 mod keys;
 mod outcome;
+mod prefetch;
 mod process;
 mod reply;
 mod serve;
@@ -30,6 +31,7 @@ mod suspects;
 
 pub use assemble::{AssembleError, Parts};
 pub use drain::{Drained, run};
+pub use prefetch::Loads;
 use shares::Shares;
 use suspects::Suspicion;
 
@@ -51,6 +53,7 @@ pub struct Worker<P> {
     publisher: P,
     names: Names,
     metrics: Arc<Metrics>,
+    loads: Arc<Loads>,
     worker_id: String,
     max_attempts: u32,
     default_deadline: Duration,
@@ -64,7 +67,7 @@ impl<P: Publisher> Worker<P> {
     /// A worker that serves with `parts` and publishes through `publisher`.
     #[must_use]
     pub fn new(settings: &Settings, parts: Parts, publisher: P) -> Self {
-        let Parts { keyring, models, metrics, runs: _ } = parts;
+        let Parts { keyring, models, metrics, runs: _, loads } = parts;
         let bounds = ReplayBounds {
             max_jobs: MAX_REMEMBERED_JOBS,
             max_lifetime: settings.limits.max_lifetime,
@@ -88,6 +91,7 @@ impl<P: Publisher> Worker<P> {
             publisher,
             names: Names::new(&settings.broker.name_prefix),
             metrics,
+            loads,
             worker_id: settings.service.worker_id.clone(),
             max_attempts: settings.worker.max_attempts,
             default_deadline: settings.worker.default_deadline,

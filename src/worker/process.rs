@@ -89,7 +89,9 @@ impl<P: Publisher> Worker<P> {
             self.suspicion.outlived_a_loss();
         }
         receipt.settle(verdict);
-        self.metrics.job_ended(model, began.elapsed());
+        let held = began.elapsed();
+        self.loads.job(model, held, stopwatch.in_batcher());
+        self.metrics.job_ended(model, held);
     }
 
     /// Everything up to the outcome.

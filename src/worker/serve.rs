@@ -6,9 +6,11 @@ use std::sync::Arc;
 
 use tokio::sync::watch;
 
+use super::prefetch::{Steering, first, steer};
 use super::{AssembleError, Drained, KeyReload, Parts, Worker, keys, run};
 use crate::backend::watch::OverdueRun;
 use crate::broker::amqp::{self, Connectivity, EndpointError, Subscription};
+use crate::broker::prefetch::Prefetch;
 use crate::model::Watcher;
 use crate::settings::Settings;
 use crate::telemetry::health::{Readiness, ReadinessSetter, State};
@@ -75,7 +77,11 @@ pub async fn serve_parts(
     let (topology, queues) = parts.topology(settings);
     let connection_name = format!("inferq worker {}", settings.service.worker_id);
     let subscription = Subscription { topology, queues, connection_name };
-    let (consumer, publisher, connectivity) = amqp::start(&settings.broker, subscription)?;
+    let (dial, prefetch) = Prefetch::turned(first(settings), settings.broker.prefetch);
+    let (consumer, publisher, connectivity) = amqp::start_following(&settings.broker, subscription, prefetch)?;
+    let (loads, metrics) = (Arc::clone(&parts.loads), Arc::clone(&parts.metrics));
+    let steering = Steering { loads, dial, metrics };
+    let steerer = settings.broker.adaptive_prefetch.then(|| tokio::spawn(steer(settings.clone(), steering)));
     let follower = tokio::spawn(follow(connectivity, Arc::clone(&setter), Arc::clone(&parts.metrics)));
 
     let watched = Arc::clone(&parts.models);
@@ -106,6 +112,9 @@ pub async fn serve_parts(
         watcher.abort();
     }
     renewal.abort();
+    if let Some(steerer) = steerer {
+        steerer.abort();
+    }
     if let Some(telemetry) = telemetry {
         telemetry.stop().await;
     }

@@ -12,12 +12,13 @@ pub(super) struct Stopwatch<'a> {
     metrics: &'a Metrics,
     model: &'a str,
     lap_began: Instant,
+    in_batcher: (Duration, Duration),
 }
 
 impl<'a> Stopwatch<'a> {
     /// Starts with the first stage of a job of `model`.
     pub(super) fn start(metrics: &'a Metrics, model: &'a str) -> Self {
-        Self { metrics, model, lap_began: Instant::now() }
+        Self { metrics, model, lap_began: Instant::now(), in_batcher: (Duration::ZERO, Duration::ZERO) }
     }
 
     /// `stage` is passed; the next begins.
@@ -32,5 +33,11 @@ impl<'a> Stopwatch<'a> {
         self.metrics.stage(self.model, Stage::Queue, waited);
         self.metrics.stage(self.model, Stage::Run, ran);
         self.lap_began = Instant::now();
+        self.in_batcher = (waited, ran);
+    }
+
+    /// How long its rows have waited and run.
+    pub(super) const fn in_batcher(&self) -> (Duration, Duration) {
+        self.in_batcher
     }
 }

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use inferq::broker::amqp::{self, Connectivity};
+use inferq::broker::prefetch::Prefetch;
 use inferq::broker::topology::Topology;
 use inferq::broker::{Address, Consumer, PublishError, Publisher, Verdict};
 
@@ -82,6 +83,43 @@ async fn after_a_closed_connection_the_prefetch_holds_and_old_receipts_are_void(
     }
     for _ in 0..2 {
         acknowledge(next(&mut consumer).await, &publisher).await;
+    }
+    nothing_comes(&mut consumer).await;
+    consumer.close().await;
+}
+
+#[tokio::test]
+async fn another_prefetch_is_another_consumer_and_outlives_the_session() {
+    let rabbit = Rabbit::at(virtual_host().await);
+    let queue = names().job_queue(MODEL);
+    let (dial, prefetch) = Prefetch::turned(4, 64);
+    let (mut consumer, publisher, mut connectivity) = rabbit.start_following(&job_queue(), prefetch);
+    consuming(&mut connectivity).await;
+    for number in 0..8 {
+        publisher.publish(&jobs(), message(&format!("m{number}"))).await.unwrap();
+    }
+    let mut before = Vec::new();
+    for _ in 0..4 {
+        before.push(next(&mut consumer).await);
+    }
+    nothing_comes(&mut consumer).await;
+    dial.set(&queue, 1);
+    // Of the new consumer: the old one has as many as it may have, and is gone when the new one is heard.
+    let fifth = next(&mut consumer).await;
+    for delivery in before {
+        acknowledge(delivery, &publisher).await;
+    }
+    nothing_comes(&mut consumer).await;
+
+    losing_the_session(&connectivity, rabbit.vhost.close_connections()).await;
+    consuming(&mut connectivity).await;
+    drop(fifth);
+    let mut ids = BTreeSet::new();
+    while ids.len() < 4 {
+        let delivery = next(&mut consumer).await;
+        nothing_comes(&mut consumer).await;
+        ids.insert(id_of(&delivery.message));
+        acknowledge(delivery, &publisher).await;
     }
     nothing_comes(&mut consumer).await;
     consumer.close().await;

@@ -82,7 +82,10 @@ impl Stand {
             .env("INFERQ__MODELS__DIRECTORY", format!("{ROOT}/models"))
             .env("INFERQ__MODELS__SERVE", MODEL)
             .env("INFERQ__TELEMETRY__LOG_FILTER", "error,lapin=off")
-            .env("INFERQ__BATCHING__EXECUTORS", "1");
+            .env("INFERQ__BATCHING__EXECUTORS", "1")
+            // What is in flight when something breaks shall not depend on how fast this machine is.
+            .env("INFERQ__BROKER__PREFETCH", "64")
+            .env("INFERQ__BROKER__ADAPTIVE_PREFETCH", "false");
         for (key, value) in &self.overrides {
             command.env(format!("INFERQ__{}", key.to_uppercase().replace('.', "__")), value);
         }

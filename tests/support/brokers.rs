@@ -2,6 +2,7 @@
 
 use inferq::broker::amqp::{self, AmqpConsumer, AmqpPublisher, Connectivity, Subscription};
 use inferq::broker::memory::{MemoryBroker, MemoryConsumer, MemoryPublisher};
+use inferq::broker::prefetch::Prefetch;
 use inferq::broker::topology::{Names, Topology};
 use inferq::broker::{Consumer, Publisher};
 use inferq::settings::BrokerSettings;
@@ -24,7 +25,12 @@ pub trait TestBroker: Sized {
     async fn fresh(adjust: impl FnOnce(&mut BrokerSettings)) -> Self;
 
     /// Consumes `queues` with this prefetch, and publishes.
-    async fn open(&self, queues: &[String], prefetch: u16) -> (Self::Consumer, Self::Publisher);
+    async fn open(&self, queues: &[String], prefetch: u16) -> (Self::Consumer, Self::Publisher) {
+        self.open_following(queues, Prefetch::fixed(prefetch)).await
+    }
+
+    /// The same with a prefetch that may change.
+    async fn open_following(&self, queues: &[String], prefetch: Prefetch) -> (Self::Consumer, Self::Publisher);
 
     /// Declares a reply queue and binds it.
     async fn declare_reply_queue(&self, name: &str);
@@ -56,8 +62,8 @@ impl TestBroker for Memory {
         Self { broker: MemoryBroker::new(&topology(&settings)) }
     }
 
-    async fn open(&self, queues: &[String], prefetch: u16) -> (MemoryConsumer, MemoryPublisher) {
-        (self.broker.consumer(&queues.to_vec().into(), prefetch), self.broker.publisher())
+    async fn open_following(&self, queues: &[String], prefetch: Prefetch) -> (MemoryConsumer, MemoryPublisher) {
+        (self.broker.consumer_following(&queues.to_vec().into(), prefetch), self.broker.publisher())
     }
 
     async fn declare_reply_queue(&self, name: &str) {
@@ -85,13 +91,21 @@ impl<'a> Rabbit<'a> {
         queues: &[String],
         prefetch: u16,
     ) -> (AmqpConsumer, AmqpPublisher, watch::Receiver<Connectivity>) {
-        let settings = BrokerSettings { prefetch, ..self.settings.clone() };
+        self.start_following(queues, Prefetch::fixed(prefetch))
+    }
+
+    /// The same with a prefetch that may change.
+    pub fn start_following(
+        &self,
+        queues: &[String],
+        prefetch: Prefetch,
+    ) -> (AmqpConsumer, AmqpPublisher, watch::Receiver<Connectivity>) {
         let subscription = Subscription {
-            topology: topology(&settings),
+            topology: topology(&self.settings),
             queues: queues.to_vec().into(),
             connection_name: "a test".to_owned(),
         };
-        amqp::start(&settings, subscription).unwrap()
+        amqp::start_following(&self.settings, subscription, prefetch).unwrap()
     }
 }
 
@@ -105,8 +119,8 @@ impl TestBroker for Rabbit<'static> {
         rabbit
     }
 
-    async fn open(&self, queues: &[String], prefetch: u16) -> (AmqpConsumer, AmqpPublisher) {
-        let (consumer, publisher, mut connectivity) = self.start(queues, prefetch);
+    async fn open_following(&self, queues: &[String], prefetch: Prefetch) -> (AmqpConsumer, AmqpPublisher) {
+        let (consumer, publisher, mut connectivity) = self.start_following(queues, prefetch);
         consuming(&mut connectivity).await;
         (consumer, publisher)
     }

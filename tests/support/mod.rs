@@ -27,6 +27,7 @@ pub fn broker_settings(url: SecretString) -> BrokerSettings {
         tls: TlsSettings::default(),
         name_prefix: "inferq".to_owned(),
         prefetch: 16,
+        adaptive_prefetch: false,
         connect_timeout: Duration::from_secs(10),
         publish_timeout: Duration::from_secs(20),
         heartbeat: Duration::from_secs(10),

@@ -21,6 +21,9 @@ mod merge;
 mod overload;
 mod turns;
 
+/// What rows may cost more than the cheapest, in batches that are as good.
+const AS_GOOD: f64 = 1.1;
+
 /// Who may share a batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -140,6 +143,29 @@ impl Policy {
     /// Takes in that a batch that was filled up to this shape has run for so long.
     pub fn ran(&mut self, (rows, length): (usize, usize), ran: Duration) {
         self.costs.observe(rows, length, ran);
+    }
+
+    /// The rows of a batch of `length` that is as good as the best: the smallest power of two whose rows cost at most a tenth
+    /// more each than those of any other. The most that may be, where nothing is known or nothing is learned.
+    #[must_use]
+    pub fn best_size(&self, plan: Plan<'_>, length: usize) -> usize {
+        let by_tokens = self.bounds.max_batch_tokens / length.max(1);
+        let most = self.bounds.max_batch_size.min(by_tokens).max(1);
+        match self.kind {
+            BatchingPolicy::Single => 1,
+            BatchingPolicy::Fifo { max_tokens } => most.min(max_tokens / length.max(1)).max(1),
+            BatchingPolicy::Delay { .. } => most,
+            BatchingPolicy::Adaptive if !self.costs.is_known() => most,
+            BatchingPolicy::Adaptive => {
+                let costs = Costs { model: &self.costs, plan };
+                #[expect(clippy::cast_precision_loss, reason = "rows of a batch")]
+                let each = |rows: usize| costs.seconds(rows, length) / rows as f64;
+                let doubled = std::iter::successors(Some(1_usize), |rows| rows.checked_mul(2));
+                let sizes = doubled.take_while(|rows| *rows < most).chain([most]);
+                let best = sizes.clone().map(each).fold(f64::INFINITY, f64::min);
+                sizes.into_iter().find(|rows| each(*rows) <= best * AS_GOOD).unwrap_or(most)
+            }
+        }
     }
 
     /// What is known of the costs.

@@ -55,6 +55,27 @@ fn batch(policy: BatchingPolicy, rows: &[(usize, bool, u8)], idle: usize, bounds
 }
 
 #[test]
+fn the_best_size_is_the_smallest_that_is_about_as_good_as_any() {
+    let plan = |rows, length| (rows, length);
+    let learned = |seconds: fn(f64) -> f64| {
+        let mut policy = Policy::new(ADAPTIVE, bounds(32), 2, CostModel::default());
+        assert_eq!(policy.best_size(&plan, 8), 32, "as much as may be, while nothing is known");
+        for round in 0..60 {
+            let rows = [1_u32, 2, 4, 8, 16, 32][round % 6];
+            policy.ran((rows as usize, 8), Duration::from_secs_f64(seconds(rows.into())));
+        }
+        policy.best_size(&plan, 8)
+    };
+    assert_eq!(learned(|rows| 0.010 + 0.001 * rows), 32);
+    assert_eq!(learned(|rows| 0.001 + 0.001 * rows), 8);
+    assert_eq!(learned(|rows| 0.005 * rows), 1);
+    let fixed = |kind, bounds| Policy::new(kind, bounds, 2, CostModel::default()).best_size(&plan, 100);
+    assert_eq!(fixed(BatchingPolicy::Single, bounds(32)), 1);
+    assert_eq!(fixed(BatchingPolicy::Fifo { max_tokens: 500 }, bounds(32)), 5);
+    assert_eq!(fixed(ADAPTIVE, Bounds { max_batch_tokens: 40, ..bounds(32) }), 1);
+}
+
+#[test]
 fn a_batch_is_bounded_in_tokens_and_filled_with_what_still_fits() {
     let rows = [(40, false, 0), (45, false, 0), (50, false, 0), (30, false, 0), (10, false, 0)];
     let tokens = |max_batch_tokens| batch(ADAPTIVE, &rows, 1, Bounds { max_batch_tokens, ..bounds(32) });

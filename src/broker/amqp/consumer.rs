@@ -3,14 +3,12 @@
 use std::sync::Arc;
 
 use futures_util::StreamExt as _;
-use lapin::Channel;
-use lapin::options::BasicCancelOptions;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
-use super::connect::answered;
 use super::session::Outlet;
 use super::supervisor::{Phase, reached};
+use super::tap::{Tap, Tapped};
 use super::{Connectivity, convert};
 use crate::broker::receipt::Settled;
 use crate::broker::{Consumer, Delivery, Receipt};
@@ -88,36 +86,38 @@ impl Drop for AmqpConsumer {
     }
 }
 
-/// Hands the deliveries of one queue on until asked to stop, then gives back what the broker had sent ahead.
-pub(super) async fn forward(
-    channel: Channel,
-    mut stream: lapin::Consumer,
-    queue: Arc<str>,
-    outlet: Outlet,
-    mut phases: watch::Receiver<Phase>,
-) -> Result<(), String> {
+/// Hands the deliveries of one queue on until asked to stop, then gives back what the broker had sent ahead. A consumer whose
+/// prefetch has changed gives its place to another one, and is emptied.
+pub(super) async fn forward(mut tap: Tap, outlet: Outlet, mut phases: watch::Receiver<Phase>) -> Result<(), String> {
+    let queue = Arc::clone(&tap.queue);
+    let ours = |delivery| translate(delivery, Arc::clone(&queue), outlet.settlements.clone());
     loop {
-        tokio::select! {
+        let tapped = tokio::select! {
             biased;
             () = reached(&mut phases, Phase::Stopping) => break,
-            delivery = stream.next() => match delivery {
-                Some(Ok(delivery)) => {
-                    let delivery = translate(delivery, Arc::clone(&queue), outlet.settlements.clone());
-                    outlet.deliveries.send(delivery).await.map_err(|_| "the worker is gone".to_owned())?;
+            tapped = tap.next() => tapped,
+        };
+        match tapped {
+            Tapped::Delivery(delivery) => hand_over(&outlet, ours(delivery)).await?,
+            Tapped::Broken(reason) => return Err(reason),
+            Tapped::Prefetch(prefetch) => {
+                let mut replaced = tap.replace(prefetch).await.map_err(|error| error.to_string())?;
+                tracing::info!(queue = &*queue, prefetch, "the prefetch of queue `{queue}` is {prefetch}");
+                while let Some(Ok(delivery)) = replaced.next().await {
+                    hand_over(&outlet, ours(delivery)).await?;
                 }
-                Some(Err(error)) => return Err(error.to_string()),
-                None => return Err(format!("the broker cancelled the consumer of queue `{queue}`")),
-            },
+            }
         }
     }
-    let tag = stream.tag();
-    let cancelled = channel.basic_cancel(tag, BasicCancelOptions { nowait: false });
-    let what = || format!("the end of the consumer of queue `{queue}`");
-    answered(outlet.limit, what, cancelled).await.map_err(|error| error.to_string())?;
-    while let Some(Ok(delivery)) = stream.next().await {
-        translate(delivery, Arc::clone(&queue), outlet.settlements.clone()).receipt.give_back();
+    let mut rest = tap.close().await.map_err(|error| error.to_string())?;
+    while let Some(Ok(delivery)) = rest.next().await {
+        ours(delivery).receipt.give_back();
     }
     Ok(())
+}
+
+async fn hand_over(outlet: &Outlet, delivery: Delivery) -> Result<(), String> {
+    outlet.deliveries.send(delivery).await.map_err(|_| "the worker is gone".to_owned())
 }
 
 fn translate(delivery: lapin::message::Delivery, queue: Arc<str>, settlements: mpsc::Sender<Settled>) -> Delivery {

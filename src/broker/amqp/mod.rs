@@ -10,8 +10,9 @@ use std::time::Duration;
 use tokio::sync::{Mutex, mpsc, watch};
 
 use super::Queues;
+use super::prefetch::Prefetch;
 use super::topology::Topology;
-use crate::limits::{MAX_CONFIRMS_IN_FLIGHT, MAX_PREFETCH};
+use crate::limits::MAX_CONFIRMS_IN_FLIGHT;
 use crate::settings::BrokerSettings;
 
 mod connect;
@@ -25,6 +26,7 @@ mod publisher;
 mod session;
 mod settle;
 mod supervisor;
+mod tap;
 mod tls;
 mod uri;
 
@@ -57,7 +59,7 @@ pub(super) struct Config {
     pub(super) endpoint: Endpoint,
     pub(super) topology: Topology,
     pub(super) queues: Queues,
-    pub(super) prefetch: u16,
+    pub(super) prefetch: Prefetch,
     pub(super) connection_name: String,
     pub(super) connect_timeout: Duration,
     pub(super) publish_timeout: Duration,
@@ -78,7 +80,8 @@ pub struct Subscription {
 
 /// Starts consuming `subscription` and publishing, in the background and until the consumer is closed.
 ///
-/// Returns at once: [`Connectivity`] tells how it goes. Connection losses are healed with full-jitter backoff for ever.
+/// Returns at once: [`Connectivity`] tells how it goes. Connection losses are healed with full-jitter backoff for ever. The
+/// prefetch is the settings', and stays so.
 ///
 /// # Errors
 /// [`EndpointError`] when the settings name no broker that may be spoken to.
@@ -86,11 +89,23 @@ pub fn start(
     settings: &BrokerSettings,
     subscription: Subscription,
 ) -> Result<(AmqpConsumer, AmqpPublisher, watch::Receiver<Connectivity>), EndpointError> {
+    start_following(settings, subscription, Prefetch::fixed(settings.prefetch))
+}
+
+/// The same with a prefetch that may change: a consumer that is to have another one is put in the old one's place.
+///
+/// # Errors
+/// [`EndpointError`] when the settings name no broker that may be spoken to.
+pub fn start_following(
+    settings: &BrokerSettings,
+    subscription: Subscription,
+    prefetch: Prefetch,
+) -> Result<(AmqpConsumer, AmqpPublisher, watch::Receiver<Connectivity>), EndpointError> {
     let (publishes, requests) = mpsc::channel(MAX_CONFIRMS_IN_FLIGHT);
     let (blocked, blocking) = watch::channel(false);
     let publisher = AmqpPublisher::new(publishes, settings.publish_timeout, blocking);
     let publishing = supervisor::Publishing { requests: Arc::new(Mutex::new(requests)), blocked };
-    let (consumer, connectivity) = supervised(settings, subscription, Some(publishing))?;
+    let (consumer, connectivity) = supervised(settings, subscription, Some(publishing), prefetch)?;
     Ok((consumer, publisher, connectivity))
 }
 
@@ -102,15 +117,16 @@ pub fn consume(
     settings: &BrokerSettings,
     subscription: Subscription,
 ) -> Result<(AmqpConsumer, watch::Receiver<Connectivity>), EndpointError> {
-    supervised(settings, subscription, None)
+    supervised(settings, subscription, None, Prefetch::fixed(settings.prefetch))
 }
 
 fn supervised(
     settings: &BrokerSettings,
     subscription: Subscription,
     publishing: Option<supervisor::Publishing>,
+    prefetch: Prefetch,
 ) -> Result<(AmqpConsumer, watch::Receiver<Connectivity>), EndpointError> {
-    let prefetch = settings.prefetch.clamp(1, MAX_PREFETCH);
+    let (deliveries, delivered) = mpsc::channel(usize::from(prefetch.most()));
     let config = Config {
         endpoint: Endpoint::of(settings)?,
         topology: subscription.topology,
@@ -122,7 +138,6 @@ fn supervised(
         backoff_min: settings.backoff_min,
         backoff_max: settings.backoff_max,
     };
-    let (deliveries, delivered) = mpsc::channel(usize::from(prefetch));
     let (phase, phases) = watch::channel(supervisor::Phase::Running);
     let starting = Connectivity::Connecting { reason: String::new(), failures: 0 };
     let (connectivity, connectivities) = watch::channel(starting);

@@ -3,12 +3,8 @@
 //!
 //! Anything that goes wrong ends the whole session; the supervisor opens the next.
 
-use std::time::Duration;
-
 use futures_util::future::join_all;
 use futures_util::{Stream, StreamExt as _};
-use lapin::options::{BasicConsumeOptions, BasicQosOptions};
-use lapin::types::FieldTable;
 use lapin::{Channel, Connection, Event};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
@@ -20,6 +16,8 @@ use super::declare::declare;
 use super::publisher::{confirm_channel, publish_requests};
 use super::settle::settle;
 use super::supervisor::{Links, Phase, reached};
+use super::tap::Taps;
+use crate::broker::prefetch::Prefetch;
 use crate::broker::receipt::Settled;
 
 /// Publishing channels of a worker: while one waits for the confirms of its batch, the other gathers the next.
@@ -66,25 +64,20 @@ impl Session {
         };
         let limit = config.connect_timeout;
         let channel = answered(limit, || "a channel".to_owned(), consuming.create_channel()).await?;
-        let (settlements, settled) =
-            mpsc::channel(usize::from(config.prefetch).saturating_mul(config.queues.count().max(1)));
+        // Twice: while a consumer takes another's place, both may have unsettled deliveries.
+        let unsettled = usize::from(config.prefetch.most()).saturating_mul(2 * config.queues.count().max(1));
+        let (settlements, settled) = mpsc::channel(unsettled);
         let mut settling = JoinSet::new();
         settling.spawn(settle(channel.clone(), settled, config.publish_timeout));
         let mut forwarders = JoinSet::new();
+        let taps = Taps::new(channel.clone(), limit);
+        let one = Prefetch::fixed(1);
         // Those that hand out one at a time first: what they hold shall be decided before the rest streams in.
-        for (prefetch, queues) in [(1, &config.queues.singly), (config.prefetch, &config.queues.prefetched)] {
-            if !queues.is_empty() {
-                set_prefetch(&channel, prefetch, limit).await?;
-            }
+        for (prefetch, queues) in [(&one, &config.queues.singly), (&config.prefetch, &config.queues.prefetched)] {
             for queue in queues {
-                let stream = consume(&channel, queue, limit).await?;
-                forwarders.spawn(forward(
-                    channel.clone(),
-                    stream,
-                    queue.as_str().into(),
-                    Outlet { deliveries: links.deliveries.clone(), settlements: settlements.clone(), limit },
-                    links.phases.clone(),
-                ));
+                let tap = taps.open(queue, prefetch.clone()).await?;
+                let outlet = Outlet { deliveries: links.deliveries.clone(), settlements: settlements.clone() };
+                forwarders.spawn(forward(tap, outlet, links.phases.clone()));
             }
         }
         channels.push(channel);
@@ -173,21 +166,6 @@ async fn open_publishing(config: &Config) -> Result<(Connection, Vec<Channel>), 
 pub(super) struct Outlet {
     pub(super) deliveries: mpsc::Sender<crate::broker::Delivery>,
     pub(super) settlements: mpsc::Sender<Settled>,
-    /// How long the broker may take to end the consumer.
-    pub(super) limit: Duration,
-}
-
-/// Sets the prefetch of each consumer that begins after it: quorum queues know no other form.
-async fn set_prefetch(channel: &Channel, prefetch: u16, limit: Duration) -> Result<(), ConnectError> {
-    let set = channel.basic_qos(prefetch, BasicQosOptions { global: false });
-    answered(limit, || "the prefetch".to_owned(), set).await
-}
-
-async fn consume(channel: &Channel, queue: &str, limit: Duration) -> Result<lapin::Consumer, ConnectError> {
-    let options = BasicConsumeOptions { no_local: false, no_ack: false, exclusive: false, nowait: false };
-    let consumer_tag = format!("inferq.{queue}.{}", uuid::Uuid::new_v4().simple());
-    let consumer = channel.basic_consume(queue.into(), consumer_tag.as_str().into(), options, FieldTable::default());
-    answered(limit, || format!("consumer of queue `{queue}`"), consumer).await
 }
 
 /// A publishing channel ends by itself only when every publisher is dropped: whoever only consumes needs none.

@@ -8,6 +8,7 @@ use tokio::time::{Instant, sleep_until};
 
 use super::Shared;
 use super::state::{ConsumerId, Stored};
+use crate::broker::prefetch::Prefetch;
 use crate::broker::receipt::Settled;
 use crate::broker::{Consumer, Delivery, Queues, Receipt};
 
@@ -18,7 +19,7 @@ pub struct MemoryConsumer {
     shared: Arc<Shared>,
     id: ConsumerId,
     /// Each with its prefetch.
-    queues: Vec<(Arc<str>, usize)>,
+    queues: Vec<(Arc<str>, Prefetch)>,
     /// The queue that is looked at first; moves on, so that no queue starves.
     turn: usize,
     stopped: bool,
@@ -27,13 +28,13 @@ pub struct MemoryConsumer {
 }
 
 impl MemoryConsumer {
-    pub(super) fn new(shared: Arc<Shared>, queues: &Queues, prefetch: u16) -> Self {
+    pub(super) fn new(shared: Arc<Shared>, queues: &Queues, prefetch: Prefetch) -> Self {
         let id = shared.lock().new_consumer();
-        let prefetch = usize::from(prefetch.max(1));
-        let (settlements, receiver) = mpsc::channel(prefetch.saturating_mul(queues.count().max(1)));
+        let unsettled = usize::from(prefetch.most()).saturating_mul(queues.count().max(1));
+        let (settlements, receiver) = mpsc::channel(unsettled);
         let settling = tokio::spawn(settle(Arc::clone(&shared), id, receiver));
-        let prefetched = queues.prefetched.iter().map(|queue| (queue, prefetch));
-        let singly = queues.singly.iter().map(|queue| (queue, 1));
+        let prefetched = queues.prefetched.iter().map(|queue| (queue, prefetch.clone()));
+        let singly = queues.singly.iter().map(|queue| (queue, Prefetch::fixed(1)));
         Self {
             shared,
             id,
@@ -52,7 +53,7 @@ impl MemoryConsumer {
         for step in 0..self.queues.len() {
             let index = (self.turn + step) % self.queues.len();
             let Some((queue, prefetch)) = self.queues.get(index) else { continue };
-            if let Some((tag, stored)) = state.deliver(self.id, queue, *prefetch) {
+            if let Some((tag, stored)) = state.deliver(self.id, queue, usize::from(prefetch.of(queue))) {
                 self.turn = index + 1;
                 let settlements = self.settlements.clone().ok_or(None)?;
                 return Ok(delivery(tag, stored, Arc::clone(queue), settlements));

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
 
+use super::prefetch::Prefetch;
 use super::topology::Topology;
 use super::{Address, Confirmed, PublishError, Publisher, Queues};
 use crate::protocol::properties::Message;
@@ -74,6 +75,12 @@ impl MemoryBroker {
     /// A consumer of `queues`, with at most `prefetch` unsettled deliveries of each.
     #[must_use]
     pub fn consumer(&self, queues: &Queues, prefetch: u16) -> MemoryConsumer {
+        self.consumer_following(queues, Prefetch::fixed(prefetch))
+    }
+
+    /// The same with a prefetch that may change, which holds for the next delivery.
+    #[must_use]
+    pub fn consumer_following(&self, queues: &Queues, prefetch: Prefetch) -> MemoryConsumer {
         MemoryConsumer::new(Arc::clone(&self.shared), queues, prefetch)
     }
 

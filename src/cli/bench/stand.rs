@@ -188,7 +188,7 @@ fn parts(settings: &Settings, ran: &Arc<Mutex<Vec<Ran>>>) -> Result<Parts, Failu
     };
     let models = Arc::new(ModelRepository::open(&settings.models, &options).map_err(AssembleError::from)?);
     let metrics = Arc::new(Metrics::new(&settings.service.worker_id, &names));
-    Ok(Parts { keyring, models, metrics, runs: RunWatch::new(settings.batching.max_run) })
+    Ok(Parts { keyring, models, metrics, runs: RunWatch::new(settings.batching.max_run), loads: Arc::default() })
 }
 
 fn work<P: Publisher, C: Consumer>(
