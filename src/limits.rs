@@ -54,6 +54,8 @@ pub const MAX_EXPLAIN_RUNS: usize = 4_096;
 pub const MAX_ALIASES: usize = 16;
 /// Changes of a model's aliases that are remembered.
 pub const MAX_ALIAS_HISTORY: usize = 16;
+/// Memory that an embedding may take once it is multiplied with the weights of the LSTM behind it.
+pub const MAX_FOLDED_EMBEDDING_BYTES: u64 = 256 << 20;
 /// Bytes of a golden.json: two rows of a model of large images, as numbers.
 pub const MAX_GOLDEN_FILE_BYTES: u64 = 32 << 20;
 /// Bytes of a settings, key or model.toml file.

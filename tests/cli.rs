@@ -71,6 +71,7 @@ fn the_help_of_every_command_is_as_reviewed() {
         ("help_models_add", &["models", "add"]),
         ("help_models_alias", &["models", "alias"]),
         ("help_models_rollback", &["models", "rollback"]),
+        ("help_models_optimize", &["models", "optimize"]),
         ("help_models_evaluate", &["models", "evaluate"]),
         ("help_config_check", &["config", "check"]),
         ("help_topology_show", &["topology", "show"]),
@@ -620,4 +621,39 @@ fn no_command_goes_beyond_this_machine_without_tls_unless_it_may() {
     assert_eq!(run_with(&["config", "check"], &allowed).code, 0);
     // Nobody of that name answers: it has been asked.
     assert_eq!(run_with(&["topology", "apply"], &allowed).code, 4);
+}
+
+#[test]
+fn a_model_that_would_lose_too_much_is_not_optimised() {
+    let folder = tempfile::tempdir().unwrap();
+    let models = folder.path().join("models");
+    let version = models.join("topic/1");
+    std::fs::create_dir_all(&version).unwrap();
+    for file in std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/models/topic/1")).unwrap() {
+        let path = file.unwrap().path();
+        std::fs::copy(&path, version.join(path.file_name().unwrap())).unwrap();
+    }
+    let directory = models.to_str().unwrap();
+    let half = ["models", "optimize", "topic", "--step", "half", "--directory", directory];
+    let ran = run(&[&half[..], &["--max-difference", "1e-7", "--json"]].concat());
+    assert_eq!(ran.code, 1, "{}{}", ran.stdout, ran.stderr);
+    assert_eq!(ran.json()["steps"][0]["verdict"], "refused");
+    assert!(
+        ran.stderr.contains("no step was kept of topic: half") && ran.stderr.contains("is allowed"),
+        "{}",
+        ran.stderr
+    );
+    assert!(!models.join("topic/2").exists());
+
+    // A file of its own goes to a file of its own, and what is there stays.
+    let onnx = version.join("model.onnx");
+    let smaller = folder.path().join("smaller.onnx");
+    let arguments = ["models", "optimize", onnx.to_str().unwrap(), "--step", "fold"];
+    assert_fails(&run(&arguments), 2, &["needs --output"]);
+    let ran = run(&[&arguments[..], &["--output", smaller.to_str().unwrap()]].concat());
+    assert_eq!(ran.code, 0, "{}", ran.stderr);
+    assert!(ran.stdout.contains("fold") && ran.stdout.contains("written to"), "{}", ran.stdout);
+    assert!(smaller.metadata().unwrap().len() < onnx.metadata().unwrap().len());
+    let ran = run(&[&arguments[..], &["--output", smaller.to_str().unwrap()]].concat());
+    assert_fails(&ran, 2, &["is there already"]);
 }

@@ -8,10 +8,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::join_all;
+use inferq::backend::tract::Step;
 use inferq::batch::batcher::SubmitOptions;
 use inferq::batch::pool::JobClass;
 use inferq::error::{ErrorCode, JobError};
-use inferq::model::{LoadedModel, ModelOptions, ModelRepository};
+use inferq::model::{
+    LoadedModel, ModelOptions, ModelRepository, Optimization, Subject, Verdict, optimize, register_optimized,
+};
 use inferq::protocol::request::{InferInput, InferenceRequest, RequestBounds};
 use inferq::protocol::response::{InferOutput, InferenceResponse};
 use inferq::protocol::tensor::{Tensor, TensorData};
@@ -468,4 +471,72 @@ async fn a_model_of_texts_may_take_a_mask_beside_the_ids() {
     replace(&model, "pad_id = 0", "pad_id = 1");
     let error = open(folder.path(), &[]).map(|_| ()).unwrap_err();
     assert!(error.contains("pad_id is 1: 0 was expected where there is an attention_mask"), "{error}");
+}
+
+/// The labelled posts that lie beside the reference model.
+fn posts(count: usize) -> Vec<(String, String)> {
+    let lines = fs::read_to_string(format!("{ROOT}/models/topic/samples/posts.jsonl")).unwrap();
+    let post = |line: &str| {
+        let post: Value = serde_json::from_str(line).unwrap();
+        (post["text"].as_str().unwrap().to_owned(), post["label"].as_str().unwrap().to_owned())
+    };
+    lines.lines().take(count).map(post).collect()
+}
+
+fn steps(steps: &[Step]) -> Optimization {
+    Optimization { steps: steps.to_vec(), max_loss: 0.002, max_difference: 0.05, texts: Vec::new() }
+}
+
+#[tokio::test]
+async fn the_reference_model_is_halved_and_serves_as_a_new_version() {
+    let (_folder, path) = copies(&[("topic", 1)]);
+    let subject = Subject::version(&path.join("topic/1")).unwrap();
+    let asked = Optimization { texts: posts(120), max_loss: 0.01, ..steps(&[Step::Fold, Step::Half]) };
+    let optimized = optimize(&subject, &asked).unwrap();
+    let half = &optimized.steps[1];
+    assert!(half.agreement.is_some(), "{half:?}");
+    // What another process does to the clock may make a step useless; what it answers may not.
+    assert!(matches!(half.verdict, Verdict::Kept | Verdict::Useless), "{half:?}");
+    let agreement = half.agreement.as_ref().unwrap();
+    assert!(agreement.max_difference > 0.0 && agreement.max_difference < 0.05, "{agreement:?}");
+    assert!(agreement.equal_classes.unwrap() > 0.99, "{agreement:?}");
+    assert!(optimized.before.accuracy.unwrap() > 0.85);
+    assert!(half.file_bytes.unwrap() * 100 < optimized.before.file_bytes * 51, "{half:?}");
+    if half.verdict == Verdict::Useless {
+        return;
+    }
+    let (folder, spec) = register_optimized(&path, &subject, &optimized, &options()).unwrap();
+    assert_eq!((folder, spec.version), (path.join("topic/2"), 2));
+    assert!(spec.golden_tolerance > 1e-4 && spec.source.contains("version 1 of it, optimised:"), "{spec:?}");
+    assert_eq!(
+        fs::read(path.join("topic/2/golden.json")).unwrap(),
+        fs::read(path.join("topic/1/golden.json")).unwrap()
+    );
+    let repository = open(&path, &[]).unwrap();
+    let newest = repository.resolve("topic", None, "a job").await.unwrap();
+    let response = ask(&newest, &texts(&["The shuttle put a satellite into orbit."])).await.unwrap();
+    assert_eq!((response.model_version.as_str(), strings(&response.outputs[0])), ("2", vec!["science".to_owned()]));
+    let left: Vec<_> = fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!(left, ["topic"], "the staging folder is gone");
+}
+
+#[test]
+fn a_step_that_loses_too_much_is_refused() {
+    let (_folder, path) = copies(&[("topic", 1)]);
+    let subject = Subject::version(&path.join("topic/1")).unwrap();
+    let asked = Optimization { max_difference: 1e-7, ..steps(&[Step::Half]) };
+    let optimized = optimize(&subject, &asked).unwrap();
+    assert_eq!(optimized.steps[0].verdict, Verdict::Refused, "{:?}", optimized.steps);
+    assert!(optimized.steps[0].reason.contains("at most 1e-7 is allowed"), "{:?}", optimized.steps);
+    assert!(optimized.after.is_none() && optimized.agreement.is_none());
+}
+
+#[test]
+fn a_model_without_an_embedding_has_none_to_fold() {
+    let subject = Subject::version(&Path::new(ROOT).join("models/identity/1")).unwrap();
+    let optimized = optimize(&subject, &steps(&[Step::Embedding])).unwrap();
+    assert_eq!((optimized.steps[0].verdict, optimized.memory_bytes), (Verdict::Nothing, 0));
+    let asked = Optimization { texts: posts(1), ..steps(&[Step::Fold]) };
+    let error = optimize(&subject, &asked).unwrap_err().to_string();
+    assert!(error.contains("labelled texts are for classifiers of texts"), "{error}");
 }

@@ -77,6 +77,17 @@ pub(super) fn rows(spec: &ModelSpec, folder: &Path, preprocessor: &Preprocessor)
     Ok(rows)
 }
 
+/// The file of the samples in `folder`, and the files that they name; none where there is no file of them.
+pub(super) fn files(folder: &Path) -> Result<Vec<String>, String> {
+    let Some(samples) = read(folder)? else { return Ok(Vec::new()) };
+    let named = samples.into_iter().filter_map(|sample| sample.file);
+    let names: Vec<String> = std::iter::once("golden.json".to_owned()).chain(named).collect();
+    match names.iter().find(|name| name.starts_with('.') || name.contains(['/', '\\'])) {
+        Some(name) => Err(format!("`file` is `{name}`: a name beside golden.json was expected")),
+        None => Ok(names),
+    }
+}
+
 fn compare(
     spec: &ModelSpec,
     (sample, folder): (&Sample, &Path),

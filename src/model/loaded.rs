@@ -256,7 +256,7 @@ fn content_bytes(request: &InferenceRequest) -> usize {
 }
 
 /// The content of the ONNX file, read once, so that what is loaded is what was checked.
-fn read_checked(spec: &ModelSpec, folder: &Path) -> Result<Vec<u8>, ModelError> {
+pub(super) fn read_checked(spec: &ModelSpec, folder: &Path) -> Result<Vec<u8>, ModelError> {
     let path = spec.model_file(folder);
     let onnx = fs::read(&path).map_err(|error| ModelError::File { path: path.clone(), source: error })?;
     let actual = digest(&onnx);

@@ -97,33 +97,58 @@ pub fn register(directory: &Path, asked: &Registration, options: &ModelOptions) 
     if folder.exists() {
         return Err(ModelError::Exists { path: folder });
     }
-    let mut spec = describe(asked, version, &graph, digest(&onnx))?;
+    let spec = describe(asked, version, &graph, digest(&onnx))?;
+    let mut tried = None;
+    let folder = into_place(directory, &spec, options, |staged| {
+        copy_files(asked, &onnx, staged)?;
+        tried = Some(try_out(asked, spec.clone(), staged)?);
+        Ok(())
+    })?;
+    let (spec, sampled) = tried.ok_or(ModelError::Exists { path: folder.clone() })?;
+    Ok(Registered { folder, graph, spec, sampled, golden_is_own: asked.golden.is_none() })
+}
 
-    // Named so that no worker takes it for a model; on the same file system, so that it can be moved.
-    fs::create_dir_all(directory).map_err(|source| write_fault(directory, source))?;
-    let staging = tempfile::Builder::new().prefix(".adding-").tempdir_in(directory);
-    let staging = staging.map_err(|source| write_fault(directory, source))?;
-    let staged = staging.path().join(&asked.name).join(version.to_string());
-    fs::create_dir_all(&staged).map_err(|source| write_fault(&staged, source))?;
-    copy_files(asked, &onnx, &staged)?;
-    write_spec(&spec, &staged)?;
-
-    let parts = load_parts(&ModelSpec::read(&staged)?, &staged)?;
+/// Runs a sample of the model that is staged, and writes down what it shows.
+fn try_out(asked: &Registration, mut spec: ModelSpec, staged: &Path) -> Result<(ModelSpec, Sampled), ModelError> {
+    write_spec(&spec, staged)?;
+    let parts = load_parts(&ModelSpec::read(staged)?, staged)?;
     let sampled = sample(&spec, &parts.preprocessor, Arc::clone(&parts.backend)).map_err(|fault| ModelError::Load {
         name: spec.name.clone(),
-        version,
+        version: spec.version,
         fault,
     })?;
     spec.batching.max_batch_size = asked.max_batch_size.unwrap_or(if sampled.gains { USUAL_BATCH } else { 1 });
-    write_spec(&spec, &staged)?;
+    write_spec(&spec, staged)?;
     if asked.golden.is_none() {
         let path = staged.join(GOLDEN_FILE);
         fs::write(&path, &sampled.golden).map_err(|source| write_fault(&path, source))?;
     }
+    Ok((spec, sampled))
+}
+
+/// Puts a version into the repository whole, or not at all: `fill` writes it into a folder that no worker looks into, where
+/// it is loaded as a worker will load it.
+pub(super) fn into_place(
+    directory: &Path,
+    spec: &ModelSpec,
+    options: &ModelOptions,
+    fill: impl FnOnce(&Path) -> Result<(), ModelError>,
+) -> Result<PathBuf, ModelError> {
+    let folder = directory.join(&spec.name).join(spec.version.to_string());
+    if folder.exists() {
+        return Err(ModelError::Exists { path: folder });
+    }
+    // Named so that no worker takes it for a model; on the same file system, so that it can be moved.
+    fs::create_dir_all(directory).map_err(|source| write_fault(directory, source))?;
+    let staging = tempfile::Builder::new().prefix(".adding-").tempdir_in(directory);
+    let staging = staging.map_err(|source| write_fault(directory, source))?;
+    let staged = staging.path().join(&spec.name).join(spec.version.to_string());
+    fs::create_dir_all(&staged).map_err(|source| write_fault(&staged, source))?;
+    fill(&staged)?;
     // What a worker will do with it.
     drop(LoadedModel::load(&staged, options)?);
 
-    let parent = directory.join(&asked.name);
+    let parent = directory.join(&spec.name);
     fs::create_dir_all(&parent).map_err(|source| write_fault(&parent, source))?;
     fs::rename(&staged, &folder).map_err(|source| match source.kind() {
         std::io::ErrorKind::DirectoryNotEmpty | std::io::ErrorKind::AlreadyExists => {
@@ -131,10 +156,40 @@ pub fn register(directory: &Path, asked: &Registration, options: &ModelOptions) 
         }
         _ => write_fault(&folder, source),
     })?;
-    Ok(Registered { folder, graph, spec, sampled, golden_is_own: asked.golden.is_none() })
+    Ok(folder)
 }
 
-fn next_version(directory: &Path, name: &str) -> u32 {
+/// The files of a version that was made of another one.
+pub(super) struct RegisteredFiles<'a> {
+    /// The new ONNX file.
+    pub(super) onnx: &'a [u8],
+    /// The new golden.json, where the other version has none.
+    pub(super) golden: Option<&'a str>,
+    /// The other version's folder.
+    pub(super) folder: &'a Path,
+    /// Its golden.json and the files named there.
+    pub(super) names: &'a [String],
+}
+
+impl RegisteredFiles<'_> {
+    /// Writes them and `spec` into `staged`; tokenizer and labels are those of the other version.
+    pub(super) fn write(&self, spec: &ModelSpec, staged: &Path) -> Result<(), ModelError> {
+        let own = [(spec.file.as_str(), Some(self.onnx)), (GOLDEN_FILE, self.golden.map(str::as_bytes))];
+        for (name, content) in own {
+            let path = staged.join(name);
+            let Some(content) = content else { continue };
+            fs::write(&path, content).map_err(|source| write_fault(&path, source))?;
+        }
+        let named = [spec.preprocess.file(), spec.postprocess.file()];
+        for name in named.into_iter().flatten().chain(self.names.iter().map(String::as_str)) {
+            let from = self.folder.join(name);
+            fs::copy(&from, staged.join(name)).map_err(|source| ModelError::File { path: from, source })?;
+        }
+        write_spec(spec, staged)
+    }
+}
+
+pub(super) fn next_version(directory: &Path, name: &str) -> u32 {
     let versions = find_versions(directory).unwrap_or_default();
     let own = versions.iter().filter(|(other, ..)| other == name).map(|(_, version, _)| *version);
     own.max().map_or(1, |highest| highest.saturating_add(1))

@@ -69,6 +69,11 @@ pub(super) fn sample(
     Ok(Sampled { golden: golden(spec, written, &rows, &alone), row_ms, row_in_batch_ms, batch_fault, gains })
 }
 
+/// The rows of a sample.
+pub(super) fn sample_rows(preprocessor: &Preprocessor) -> Result<Vec<Row>, String> {
+    preprocessor.prepare(request(preprocessor)?).map_err(|error| error.message)
+}
+
 /// Milliseconds of a row in a batch, where rows in a batch are answered as they are alone.
 fn in_batch(spec: &ModelSpec, backend: &dyn Backend, rows: &[Row], alone: &[RowOutput]) -> Result<f64, String> {
     backend.prepare(rows.len(), rows.iter().map(|row| row.length).max().unwrap_or(0));

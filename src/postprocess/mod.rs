@@ -31,6 +31,18 @@ pub enum PostprocessSpec {
     Raw {},
 }
 
+impl PostprocessSpec {
+    /// The file beside `model.toml` that it names.
+    #[must_use]
+    pub const fn file(&self) -> Option<&str> {
+        match self {
+            Self::Classification(own) => Some(own.labels.as_str()),
+            Self::Multilabel(own) => Some(own.labels.as_str()),
+            Self::Raw {} => None,
+        }
+    }
+}
+
 /// Turns output rows into response outputs.
 #[derive(Debug)]
 pub struct Postprocessor {

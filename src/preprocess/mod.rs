@@ -70,6 +70,15 @@ impl PreprocessSpec {
         }
     }
 
+    /// The file beside `model.toml` that it names.
+    #[must_use]
+    pub const fn file(&self) -> Option<&str> {
+        match self {
+            Self::Text(text) => Some(text.tokenizer.as_str()),
+            Self::Image(_) | Self::Bytes(_) | Self::Tensor {} => None,
+        }
+    }
+
     /// What open axes are filled up with when rows of several lengths share a batch.
     #[must_use]
     pub const fn padding(&self) -> i64 {

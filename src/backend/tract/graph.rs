@@ -12,6 +12,7 @@ use tract_onnx::tract_hir::infer::Factoid as _;
 use tract_onnx::tract_hir::internal::bail;
 
 use super::lstm;
+use super::rewrite::halves;
 use crate::protocol::tensor::Datatype;
 use crate::protocol::tensor_spec::TensorSpec;
 
@@ -37,11 +38,13 @@ impl Graph {
     }
 
     fn read(reader: Onnx, mut onnx: &[u8], inputs: &[TensorSpec], outputs: &[TensorSpec]) -> TractResult<Self> {
-        let mut model = reader
-            .with_ignore_output_shapes(true)
-            // Exporters write sizes of their example into the value info.
-            .with_ignore_value_info(true)
-            .model_for_read(&mut onnx)?;
+        // Exporters write sizes of their example into the value info.
+        let reader = reader.with_ignore_output_shapes(true).with_ignore_value_info(true);
+        let mut file = reader.proto_model_for_read(&mut onnx)?;
+        if let Some(graph) = &mut file.graph {
+            halves::widen(graph);
+        }
+        let mut model = reader.model_for_proto_model(&file)?;
         check_inputs(&model, inputs)?;
         model.set_input_names(inputs.iter().map(|input| input.name.as_str()))?;
         model.select_outputs_by_name(outputs.iter().map(|output| output.name.as_str()))?;

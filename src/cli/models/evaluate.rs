@@ -123,7 +123,7 @@ pub(super) fn run(args: &EvaluateArgs, context: &Context) -> Result<(), Failure>
     print_scorecard(&first.report, other)
 }
 
-fn read_samples(path: &Path) -> Result<Vec<Sample>, Failure> {
+pub(super) fn read_samples(path: &Path) -> Result<Vec<Sample>, Failure> {
     let read = if path.as_os_str() == "-" {
         read(stdin().lock())
     } else {
@@ -132,7 +132,7 @@ fn read_samples(path: &Path) -> Result<Vec<Sample>, Failure> {
     read.map_err(|error| unusable(path, &error))
 }
 
-fn unusable(path: &Path, error: &SamplesError) -> Failure {
+pub(super) fn unusable(path: &Path, error: &SamplesError) -> Failure {
     Failure::new(Exit::Usage, format!("`{}`: {error}", path.display()))
         .with_help("every line is a JSON object with a string `text` and a string `label`, one of the model's labels")
 }

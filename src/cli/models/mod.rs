@@ -13,6 +13,7 @@ mod add;
 mod alias;
 mod check;
 mod evaluate;
+mod optimize;
 mod scorecard;
 mod show;
 
@@ -56,6 +57,15 @@ enum ModelsCommand {
     /// Take the last change of a model's aliases back
     #[command(after_help = alias::ROLLBACK_EXAMPLES)]
     Rollback(alias::RollbackArgs),
+    /// Make a model smaller or faster, where that pays, and add the result as a new version
+    ///
+    /// Tries each step on top of those that were kept: fold computes what does not depend on the inputs, embedding multiplies
+    /// an embedding with its LSTM's input weights when the model is loaded, half keeps weights in half precision on disk. The
+    /// answers are compared with those of the model, and times are taken in turn. A step that loses more than the bounds, or
+    /// brings nothing, is left out; where none is left, nothing is written and the exit code is 1. What comes out is a plain
+    /// ONNX file.
+    #[command(after_help = optimize::EXAMPLES)]
+    Optimize(optimize::OptimizeArgs),
     /// Run labelled texts through a model, and say how good it is
     ///
     /// Every line of the file is a JSON object with a string `text` and a string `label`, one of the model's own. The texts go
@@ -77,6 +87,7 @@ pub(super) fn run(args: ModelsArgs, context: &Context) -> Result<(), Failure> {
         ModelsCommand::Add(args) => add::run(args, context),
         ModelsCommand::Alias(args) => alias::run(&args, context),
         ModelsCommand::Rollback(args) => alias::rollback(&args, context),
+        ModelsCommand::Optimize(args) => optimize::run(&args, context),
         ModelsCommand::Evaluate(args) => evaluate::run(&args, context),
     }
 }

@@ -5,7 +5,7 @@
 //! each id that occurs is projected once, however often it occurs.
 
 use std::hash::{Hash, Hasher};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use inferq_kernels::{Aligned, Projection, Recurrence, Weights};
 use tract_onnx::prelude::{
@@ -19,15 +19,22 @@ use tract_onnx::tract_core::internal::{
 use tract_onnx::tract_core::ops::array::Gather;
 use tract_onnx::tract_hir::internal::{anyhow, bail};
 
+use crate::limits::MAX_FOLDED_EMBEDDING_BYTES;
+
 /// The operator. Inputs: those of [`Source`], then the initial hidden state and cell where it has them.
 #[derive(Debug, Clone)]
 pub(super) struct FusedLstm {
     pub(super) weights: Arc<Weights>,
     pub(super) source: Source,
+    /// Where an embedding is kept once it is multiplied with the input weights, if that is wanted.
+    pub(super) folded: Option<Folded>,
     pub(super) has_initial_hidden: bool,
     pub(super) has_initial_cell: bool,
     pub(super) outputs: Outputs,
 }
+
+/// An embedding multiplied with the input weights, made by whoever needs it first.
+pub(super) type Folded = Arc<OnceLock<Aligned>>;
 
 /// What the first input is.
 #[derive(Debug, Clone)]
@@ -74,9 +81,24 @@ struct Projected {
     steps: usize,
     rows: usize,
     /// Rows of preactivations.
-    numbers: Aligned,
+    numbers: Numbers,
     /// For each step and row, its row of `numbers`.
     places: Vec<usize>,
+}
+
+/// Preactivations: of this run, or of every word that there is.
+enum Numbers {
+    Own(Aligned),
+    Folded(Folded),
+}
+
+impl Numbers {
+    fn as_slice(&self) -> &[f32] {
+        match self {
+            Self::Own(numbers) => numbers.as_slice(),
+            Self::Folded(folded) => folded.get().map(Aligned::as_slice).unwrap_or_default(),
+        }
+    }
 }
 
 impl FusedLstm {
@@ -97,7 +119,8 @@ impl FusedLstm {
                 if features != self.weights.features {
                     bail!("an LSTM's input has {features} features, its weights have {}", self.weights.features);
                 }
-                Ok(Projected { steps, rows, numbers: self.project(inputs), places: (0..steps * rows).collect() })
+                let numbers = Numbers::Own(self.project(inputs));
+                Ok(Projected { steps, rows, numbers, places: (0..steps * rows).collect() })
             }
             Source::Ids { table, rows_first } => self.projected_ids(input, table, *rows_first),
         }
@@ -111,22 +134,47 @@ impl FusedLstm {
         let &[steps, rows] = ids.shape() else { bail!("an LSTM's ids have shape {:?}", ids.shape()) };
         let table = table.to_plain_array_view::<f32>()?;
         let Some(table) = table.as_slice() else { bail!("an embedding is not in order") };
-        let (features, known) = (self.weights.features, table.len() / self.weights.features);
-        let mut place_of = vec![None; known];
+        let known = table.len() / self.weights.features;
+        // As ONNX has it, an id below 0 counts from the end.
+        let index = |id: &i64| {
+            let index = usize::try_from(if *id < 0 { known as i64 + id } else { *id });
+            let index = index.ok().filter(|index| *index < known);
+            index.ok_or_else(|| anyhow!("id {id} is not in an embedding of {known}"))
+        };
+        if let Some(folded) = &self.folded {
+            let places = ids.iter().map(index).collect::<TractResult<_>>()?;
+            return Ok(Projected { steps, rows, numbers: Numbers::Folded(Arc::clone(folded)), places });
+        }
+        let indices = ids.iter().map(index).collect::<TractResult<Vec<usize>>>()?;
+        let (inputs, places) = self.distinct(&indices, table);
+        Ok(Projected { steps, rows, numbers: Numbers::Own(self.project(&inputs)), places })
+    }
+
+    /// The rows of `table` that occur in `indices`, each once, and for each index the place of its row.
+    fn distinct(&self, indices: &[usize], table: &[f32]) -> (Vec<f32>, Vec<usize>) {
+        let features = self.weights.features;
+        let mut place_of = vec![None; table.len() / features];
         let mut inputs = Vec::new();
-        let mut places = Vec::with_capacity(steps * rows);
-        for id in &ids {
-            // As ONNX has it, an id below 0 counts from the end.
-            let index = if *id < 0 { known as i64 + id } else { *id };
-            let index = usize::try_from(index).ok();
-            let own = index.and_then(|index| Some((index, place_of.get_mut(index)?)));
-            let Some((index, place)) = own else { bail!("id {id} is not in an embedding of {known}") };
+        let mut places = Vec::with_capacity(indices.len());
+        for index in indices {
+            let Some(place) = place_of.get_mut(*index) else { continue };
             places.push(*place.get_or_insert_with(|| {
                 inputs.extend(table.iter().skip(index * features).take(features));
                 inputs.len() / features - 1
             }));
         }
-        Ok(Projected { steps, rows, numbers: self.project(&inputs), places })
+        (inputs, places)
+    }
+
+    /// Multiplies `table` with the input weights into `folded`; whether what is there is of this table.
+    fn fold(&self, table: &Tensor, folded: &Folded) -> bool {
+        let view = table.to_plain_array_view::<f32>();
+        let Some(rows) = view.as_ref().ok().and_then(|view| view.as_slice()) else { return false };
+        let numbers = rows.len() / self.weights.features * self.weights.columns();
+        if (numbers * size_of::<f32>()) as u64 > MAX_FOLDED_EMBEDDING_BYTES {
+            return false;
+        }
+        folded.get_or_init(|| self.project(rows)).as_slice().len() == numbers
     }
 
     /// The initial state in `input`, or zeros.
@@ -231,7 +279,9 @@ impl TypedOp for FusedLstm {
         if !is_ids(model.outlet_fact(ids)?) {
             return Ok(None);
         }
-        let by_ids = Self { source: Source::Ids { table, rows_first }, ..self.clone() };
+        // Now, so that no job waits for it; nothing where another table was multiplied before, or this one is too large.
+        let folded = self.folded.clone().filter(|folded| self.fold(&table, folded));
+        let by_ids = Self { folded, source: Source::Ids { table, rows_first }, ..self.clone() };
         let mut inputs = node.inputs.clone();
         if let Some(first) = inputs.first_mut() {
             *first = ids;

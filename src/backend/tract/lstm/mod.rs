@@ -16,7 +16,8 @@ use tract_onnx::tract_core::ops::{math::tanh, nn::sigmoid};
 use tract_onnx::tract_hir::infer::{InferenceOp, Solver, TensorProxy};
 use tract_onnx::tract_hir::internal::{Expansion, InferenceResult, OutletId, StaticName, Validation, expand};
 
-use self::fused::{FusedLstm, Outputs, Source};
+use self::fused::{Folded, FusedLstm, Outputs, Source};
+use super::rewrite::embedding;
 
 mod fused;
 
@@ -25,17 +26,22 @@ mod fused;
 struct Lstm {
     plain: CommonRec,
     is_plain: bool,
+    /// Whether the file asks for its embedding to be multiplied with the input weights at once.
+    folds_embedding: bool,
+    /// What came of that: once, however many plans are compiled.
+    folded: Folded,
 }
 
 /// Reads an `LSTM` node.
-pub(super) fn read(_: &ParsingContext<'_>, node: &NodeProto) -> TractResult<(Box<dyn InferenceOp>, Vec<String>)> {
+pub(super) fn read(context: &ParsingContext<'_>, node: &NodeProto) -> TractResult<(Box<dyn InferenceOp>, Vec<String>)> {
     let body = LSTM { f: Box::new(sigmoid()), g: Box::new(tanh()), h: Box::new(tanh()) };
     let plain = CommonRec::from_node_and_options(node, 3, 0, Box::new(body))?;
     let is_plain = has_plain_attributes(node)
         && !plain.batch_first
         && plain.optional_sequence_lens_input.is_none()
         && plain.optional_p_input.is_none();
-    Ok((expand(Lstm { plain, is_plain }), Vec::new()))
+    let folds_embedding = embedding::is_marked(context.model);
+    Ok((expand(Lstm { plain, is_plain, folds_embedding, folded: Arc::default() }), Vec::new()))
 }
 
 /// Whether every attribute says what it would say by default.
@@ -82,6 +88,7 @@ impl Lstm {
         Ok(Weights::lay_out(onnx, Level::new()).filter(|_| outputs.count() > 0).map(|weights| FusedLstm {
             weights: Arc::new(weights),
             source: Source::Inputs,
+            folded: self.folds_embedding.then(|| Arc::clone(&self.folded)),
             has_initial_hidden: plain.optional_initial_h_input.is_some(),
             has_initial_cell: plain.optional_initial_c_input.is_some(),
             outputs,
