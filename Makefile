@@ -1,7 +1,7 @@
 # Every task of the repository. `make` alone lists them. The recipes are one line each: the work is in scripts/.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help doctor demo demo-embedded build test check lint deny test-rabbitmq4 train-topic bench-echo bench-envelope mutants bench-tract batching-pictures bench-peers swaps explain faults compose-env bench-confirms
+.PHONY: help doctor demo demo-embedded build test check lint deny test-rabbitmq4 train-topic bench-echo bench-envelope mutants bench-tract batching-pictures bench-peers bench-batching bench-record swaps explain faults compose-env bench-confirms
 
 help: ## List the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-16s %s\n", $$1, $$2 }'
@@ -53,6 +53,12 @@ bench-tract: ## Measure a text on one core: the fused LSTM beside tract alone
 
 bench-peers: ## Measure the worker beside Celery, aio-pika and mosec with onnxruntime; BENCH_SECONDS, BENCH_ROUNDS
 	@scripts/bench-peers.sh
+
+bench-batching: ## Measure how batches are formed, with a page of plots; BENCH_BLOCKS, BENCH_BLOCK_MS
+	@scripts/bench-batching.sh
+
+bench-record: ## Put what bench-peers and bench-batching measured last into docs/benchmarks.md
+	@scripts/bench-record.sh
 
 swaps: ## Replace a model 20 times under load: errors, and p99 against that without swaps; SWAPS=n
 	@INFERQ_SWAPS=$${SWAPS:-20} cargo test --release --locked --test replace -- --nocapture swaps_under_load

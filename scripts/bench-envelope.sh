@@ -4,16 +4,9 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 . scripts/lib.sh
 
-case ${1:-} in
-'') ;;
--h | --help)
-    echo "usage: bench-envelope.sh"
-    echo
-    echo "Prints what opening, refusing and sealing an envelope takes, in microseconds. Quiet machines give the best figures."
-    exit
-    ;;
-*) die "unknown option $1; see $0 --help" ;;
-esac
+only_help "usage: bench-envelope.sh [--help]
+
+Prints what opening, refusing and sealing an envelope takes, in microseconds. Quiet machines give the best figures." "$@"
 
 need_rust
 say "building (release)"

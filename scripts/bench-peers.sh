@@ -4,13 +4,14 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 . scripts/lib.sh
 
-usage() {
-    cat <<'USAGE'
-usage: bench-peers.sh
+read -r -d '' usage <<'USAGE' || true
+usage: bench-peers.sh [--help]
 
 Builds inferq, installs Celery, aio-pika, mosec and onnxruntime from PyPI into an environment of their own
 (target/peers/venv, about 280 MB), starts a private RabbitMQ node, measures every worker with the same model, texts and
-generator, and prints one table in Markdown; the same figures go to target/bench-peers.json. About ten minutes.
+generator, and prints one table in Markdown; the same goes to target/bench-peers.md, and the figures to
+target/bench-peers.json. A worker that fails is left out and told of. About ten minutes.
+scripts/bench-record.sh puts the tables into docs/benchmarks.md.
 
   BENCH_SECONDS   length of a block (8)
   BENCH_ROUNDS    rounds; medians over them are told (3)
@@ -18,12 +19,11 @@ generator, and prints one table in Markdown; the same figures go to target/bench
   BENCH_QUEUES    type of the job queues of Celery and aio-pika: quorum, as inferq's are, or classic (quorum)
   BENCH_TEXTS     full: every text is as long as the model reads; mixed: as the posts are (full)
   BENCH_INFERQ_PROCESSES
-                  processes of inferq, which share two executors: 2, as `inferq demo` starts them, or 1 (2)
+                  processes of inferq, which share two executors: 1, as the defaults have it, or 2 (1)
   BENCH_SEED      seed of the arrivals (1)
 
 docs/benchmarks.md says how it is measured.
 USAGE
-}
 
 # Makes the Python environment, unless it holds what is asked for.
 prepare_python() {
@@ -44,11 +44,7 @@ build_generator() {
 }
 
 main() {
-    case ${1:-} in
-    '') ;;
-    -h | --help) usage; return ;;
-    *) die "unknown option $1; see $0 --help" ;;
-    esac
+    only_help "$usage" "$@"
     need_rust
     ensure_rabbitmq
     local target generator
@@ -61,7 +57,7 @@ main() {
     cargo build --locked --release --bin inferq
     PEERS_INFERQ="$target/release/inferq" PEERS_PYTHON="$target/peers/venv/bin/python" \
         PEERS_JSON="$target/bench-peers.json" scripts/rabbitmq.sh with -- "$generator"
-    say "the same figures are in $target/bench-peers.json"
+    say "the same is in $target/bench-peers.md and, as figures, in bench-peers.json; make bench-record puts it into the docs"
 }
 
 main "$@"

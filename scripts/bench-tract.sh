@@ -4,16 +4,9 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 . scripts/lib.sh
 
-case ${1:-} in
-'') ;;
--h | --help)
-    echo "usage: bench-tract.sh"
-    echo
-    echo "Prints milliseconds of CPU per text by length and batch size, fused and unfused, in one run."
-    exit
-    ;;
-*) die "unknown option $1; see $0 --help" ;;
-esac
+only_help "usage: bench-tract.sh [--help]
+
+Prints milliseconds of CPU per text by length and batch size, fused and unfused, in one run." "$@"
 
 need_rust
 say "building (release)"

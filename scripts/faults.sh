@@ -4,18 +4,11 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 . scripts/lib.sh
 
-case ${1:-} in
-'') ;;
--h | --help)
-    echo "usage: faults.sh"
-    echo
-    echo "Starts private RabbitMQ nodes and worker processes, injects faults, accounts for every job, writes docs/faults.md."
-    echo "FAULTS_MINUTES: minutes in all (40); FAULTS_N: jobs a row (20000); FAULTS_SEED: seed of the faults (1);"
-    echo "FAULTS_ROWS: rows, such as 1,3 (all). The short form of all rows is: cargo test --test faults"
-    exit
-    ;;
-*) die "unknown option $1; see $0 --help" ;;
-esac
+only_help "usage: faults.sh [--help]
+
+Starts private RabbitMQ nodes and worker processes, injects faults, accounts for every job, writes docs/faults.md.
+FAULTS_MINUTES: minutes in all (40); FAULTS_N: jobs a row (20000); FAULTS_SEED: seed of the faults (1);
+FAULTS_ROWS: rows, such as 1,3 (all). The short form of all rows is: cargo test --test faults" "$@"
 
 need_rust
 ensure_rabbitmq

@@ -7,6 +7,15 @@ say() { printf '%s: %s\n' "${0##*/}" "$*" >&2; }
 # Says what is wrong and ends the script.
 die() { say "error: $*"; exit 1; }
 
+# only_help USAGE ARGUMENTS...: for a script without options. Asked for help, prints USAGE and ends; refuses anything else.
+only_help() {
+    case ${2:-} in
+    '') ;;
+    -h | --help) printf '%s\n' "$1"; exit ;;
+    *) die "unknown option $2; see $0 --help" ;;
+    esac
+}
+
 # Runs a command as root: directly, or through sudo.
 as_root() {
     if [ "$(id -u)" -eq 0 ]; then "$@"; elif command -v sudo >/dev/null; then sudo "$@"; else

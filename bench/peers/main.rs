@@ -77,35 +77,46 @@ async fn main() -> Result<()> {
     let posts = Arc::new(plan.posts.clone());
     let steps = plan.workers.len() * (2 + plan.rounds * (2 + LOADS.len()));
     let progress = progress_bar(steps)?;
-    let measured = measure(&plan, &keys, &logs, &posts, &progress).await;
+    let (measured, broken) = measure(&plan, &keys, &logs, &posts, &progress).await;
     progress.finish_and_clear();
-    report::report(&plan, &measured.map_err(|error| format!("{error}; logs are in {}", logs.display()))?)
+    report::report(&plan, &measured, &broken)?;
+    match broken.first() {
+        None => Ok(()),
+        Some(Broken { worker, reason }) => {
+            let (worker, others) = (worker.key(), broken.len() - 1);
+            Err(format!("{worker}: {reason}; {others} others failed; logs are in {}", logs.display()).into())
+        }
+    }
 }
 
+/// Measures all workers. One that fails is left out from then on: the others have cost minutes, and it is told at the end.
 async fn measure(
     plan: &Plan,
     keys: &Path,
     logs: &Path,
     posts: &Arc<Vec<Post>>,
     progress: &ProgressBar,
-) -> Result<Vec<Measured>> {
-    let mut stands = Vec::new();
-    for worker in &plan.workers {
+) -> (Vec<Measured>, Vec<Broken>) {
+    let (mut stands, mut broken) = (Vec::new(), Vec::new());
+    for worker in plan.workers.iter().copied() {
         progress.set_message(format!("starting {}", worker.key()));
-        stands.push(Stand::start(*worker, plan, keys, logs).await?);
+        match Stand::start(worker, plan, keys, logs).await {
+            Ok(stand) => stands.push(stand),
+            Err(error) => broken.push(Broken::tell(worker, &error, progress)),
+        }
         progress.inc(1);
     }
     // The first time warms up, and says what the loads are shares of until there is a better figure.
-    for stand in &mut stands {
-        stand.say(progress, "warming up");
-        let block = load::closed(&stand.running, &stand.road, posts, (WINDOW, plan.block)).await?;
-        stand.capacities.push(block.jobs_per_s);
-        progress.inc(1);
-    }
-    for round in 0..plan.rounds {
-        for stand in &mut stands {
-            stand.running.check()?;
-            stand.round(plan, posts, round, progress).await?;
+    for round in std::iter::once(None).chain((0..plan.rounds).map(Some)) {
+        for mut stand in std::mem::take(&mut stands) {
+            let went = match round {
+                None => stand.warm_up(plan, posts, progress).await,
+                Some(round) => stand.round(plan, posts, round, progress).await,
+            };
+            match went {
+                Ok(()) => stands.push(stand),
+                Err(error) => broken.push(Broken::tell(stand.running.worker, &error, progress)),
+            }
         }
     }
     let mut measured = Vec::new();
@@ -117,7 +128,21 @@ async fn measure(
         }
         measured.push(Measured { worker, processes, rounds: stand.rounds });
     }
-    Ok(measured)
+    (measured, broken)
+}
+
+/// A worker that could not be measured.
+struct Broken {
+    worker: Worker,
+    reason: String,
+}
+
+impl Broken {
+    fn tell(worker: Worker, error: &Fault, progress: &ProgressBar) -> Self {
+        let reason = error.to_string();
+        progress.suspend(|| eprintln!("{:<9} FAILED, and is not measured: {reason}", worker.key()));
+        Self { worker, reason }
+    }
 }
 
 impl Stand {
@@ -145,7 +170,16 @@ impl Stand {
         progress.set_message(format!("{}: {what}", self.running.worker.key()));
     }
 
+    async fn warm_up(&mut self, plan: &Plan, posts: &Arc<Vec<Post>>, progress: &ProgressBar) -> Result<()> {
+        self.say(progress, "warming up");
+        let block = load::closed(&self.running, &self.road, posts, (WINDOW, plan.block)).await?;
+        self.capacities.push(block.jobs_per_s);
+        progress.inc(1);
+        Ok(())
+    }
+
     async fn round(&mut self, plan: &Plan, posts: &Arc<Vec<Post>>, round: usize, progress: &ProgressBar) -> Result<()> {
+        self.running.check()?;
         let (running, road) = (&self.running, &self.road);
         self.say(progress, "window full");
         let window = load::closed(running, road, posts, (WINDOW, plan.block)).await?;

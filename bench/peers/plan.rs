@@ -13,7 +13,7 @@ use super::{Fault, Result};
 pub(crate) const WINDOW: usize = 256;
 /// Open loads, as shares of a worker's own capacity.
 pub(crate) const LOADS: [f64; 3] = [0.1, 0.5, 0.9];
-/// Processes of each worker: one a core of the machine that the figures are for.
+/// Processes of each of the others, and executors of inferq: one a core of the machine that the figures are for.
 pub(crate) const PROCESSES: usize = 2;
 /// Words that a text has at least, so that every row is as long as the model reads.
 const FULL_LENGTH_WORDS: usize = 128;
@@ -119,7 +119,7 @@ impl Plan {
                 Ok("classic") => QueueType::Classic,
                 Ok(other) => return Err(format!("BENCH_QUEUES is `{other}`, expected quorum or classic").into()),
             },
-            inferq_processes: match number("BENCH_INFERQ_PROCESSES", PROCESSES)? {
+            inferq_processes: match number("BENCH_INFERQ_PROCESSES", 1)? {
                 processes if PROCESSES.is_multiple_of(processes) => processes,
                 other => return Err(format!("BENCH_INFERQ_PROCESSES is {other}, expected 1 or {PROCESSES}").into()),
             },

@@ -5,9 +5,9 @@ use std::fs;
 use serde_json::{Map, Value, json};
 
 use super::load::Block;
-use super::plan::{LOADS, Plan, WINDOW, Worker};
+use super::plan::{LOADS, PROCESSES, Plan, WINDOW, Worker};
 use super::workers::Memory;
-use super::{Result, Round};
+use super::{Broken, Result, Round};
 
 /// All rounds of one worker.
 pub(crate) struct Measured {
@@ -88,11 +88,17 @@ impl Measured {
     }
 }
 
-/// Writes the JSON file, and prints the table with the ratios.
-pub(crate) fn report(plan: &Plan, all: &[Measured]) -> Result<()> {
-    let objects: Map<String, Value> = all.iter().map(|one| (one.worker.key().to_owned(), one.to_json())).collect();
+/// Writes the JSON file and the tables beside it, and prints the tables with the ratios.
+pub(crate) fn report(plan: &Plan, all: &[Measured], broken: &[Broken]) -> Result<()> {
+    let mut objects: Map<String, Value> = all.iter().map(|one| (one.worker.key().to_owned(), one.to_json())).collect();
+    let mut text = table(plan, all);
+    for Broken { worker, reason } in broken {
+        objects.insert(worker.key().to_owned(), json!({ "error": reason }));
+        text.push_str(&format!("\n**{} failed and was not measured**: {reason}\n", worker.title()));
+    }
     fs::write(&plan.json, serde_json::to_string_pretty(&objects)? + "\n")?;
-    println!("{}", table(plan, all));
+    fs::write(plan.json.with_extension("md"), &text)?;
+    println!("{text}");
     Ok(())
 }
 
@@ -113,9 +119,12 @@ fn table(plan: &Plan, all: &[Measured]) -> String {
         }
     }
     text.push_str(&format!(
-        "\nMedians of {} rounds, blocks of {:?}, window {WINDOW}, {} queues for Celery and aio-pika, seed {}. {}\n",
+        "\nMedians of {} rounds, blocks of {:?}, window {WINDOW}, inferq in {} with {} executors in all, {} queues for Celery \
+         and aio-pika, seed {}. {}\n",
         plan.rounds,
         plan.block,
+        if plan.inferq_processes == 1 { "one process".to_owned() } else { format!("{} processes", plan.inferq_processes) },
+        PROCESSES,
         plan.queue_type.word(),
         plan.seed,
         machine(),

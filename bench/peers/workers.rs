@@ -9,9 +9,6 @@ use std::time::Duration;
 use super::plan::{PROCESSES, Plan, Worker};
 use super::{Fault, Result};
 
-/// Deliveries that an executor of inferq may have unsettled: the default of its settings.
-const PREFETCH: usize = 64;
-
 /// The processes of one worker, with all that they start; killed if dropped.
 pub(crate) struct Running {
     pub(crate) worker: Worker,
@@ -159,7 +156,7 @@ fn kibibytes(text: &str, name: &str) -> f64 {
     line.and_then(|line| line.split_whitespace().nth(1)?.parse().ok()).unwrap_or(0.0)
 }
 
-/// A worker as `inferq demo` starts it, or one with all executors in it.
+/// A worker with its share of the executors; with all of them, it has no setting but the defaults.
 fn inferq(plan: &Plan, keys: &Path) -> Command {
     let executors = PROCESSES / plan.inferq_processes;
     let mut command = Command::new(&plan.inferq);
@@ -169,7 +166,6 @@ fn inferq(plan: &Plan, keys: &Path) -> Command {
         .env("INFERQ__MODELS__DIRECTORY", models())
         .env("INFERQ__MODELS__SERVE", "topic")
         .env("INFERQ__BATCHING__EXECUTORS", executors.to_string())
-        .env("INFERQ__BROKER__PREFETCH", (PREFETCH * executors).to_string())
         .env("INFERQ__TELEMETRY__LISTEN", "127.0.0.1:0")
         .env("INFERQ__TELEMETRY__LOG_FILTER", "warn");
     command
