@@ -74,6 +74,31 @@ pub const REPLY_QUEUE_EXPIRES: Duration = Duration::from_secs(600);
 /// Jobs of one client that may wait for their reply.
 pub const MAX_PENDING_REPLIES: usize = 100_000;
 
+/// Plaintext of an announcement; what is longer is shortened.
+pub const MAX_ANNOUNCEMENT_BYTES: usize = 256 << 10;
+/// Body of an announcement: a third more in base64, with room for its header.
+pub const MAX_ANNOUNCEMENT_BODY_BYTES: usize = MAX_ANNOUNCEMENT_BYTES / 3 * 4 + 4 * 1_024;
+/// How long an announcement may hold.
+pub const MAX_ANNOUNCEMENT_LIFETIME: Duration = Duration::from_secs(24 * 3_600);
+/// How long an announcement or a query waits for its reader.
+pub const DISCOVERY_MESSAGE_TTL: Duration = Duration::from_secs(60);
+/// Announcements that wait for one reader; beyond, the oldest go.
+pub const MAX_WAITING_ANNOUNCEMENTS: u32 = 1_024;
+/// Their bytes.
+pub const MAX_WAITING_ANNOUNCEMENT_BYTES: u32 = 32 << 20;
+/// Queries that wait for one worker; beyond, the oldest go: one is as good as another.
+pub const MAX_WAITING_QUERIES: u32 = 64;
+/// Pause between two answers of a worker to queries: those that come meanwhile are answered together.
+pub const QUERY_ANSWER_PAUSE: Duration = Duration::from_millis(200);
+/// How long a worker that stops takes for its goodbye at most.
+pub const GOODBYE_LIMIT: Duration = Duration::from_secs(2);
+/// Workers whose announcements a client remembers.
+pub const MAX_HEARD_WORKERS: usize = 4_096;
+/// Names of models that a client remembers, alive or not.
+pub const MAX_KNOWN_MODELS: usize = 16_384;
+/// How long a client that has asked takes what it knows for all there is.
+pub const DISCOVERY_FRESH: Duration = Duration::from_secs(1);
+
 /// Publishes of one reply into a queue that refuses it.
 pub const REFUSED_REPLY_TRIES: u32 = 3;
 /// Pause between two of them.

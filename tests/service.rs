@@ -276,7 +276,13 @@ async fn what_is_no_job_is_kept_with_its_reason_and_the_worker_goes_on() {
 
     let unserved = Job::texts("nosuch".parse().unwrap(), &["x"]);
     let refused = client.submit(&unserved).await.unwrap_err();
+    assert!(matches!(refused, ClientError::UnknownModel(_)), "{refused:?}");
+    let mut unasking = service.settings();
+    unasking.discovery.answer_wait = None;
+    let unasking = connect(&unasking, service.producer()).await.unwrap();
+    let refused = unasking.submit(&unserved).await.unwrap_err();
     assert!(matches!(refused, ClientError::NotPublished(PublishError::Returned { .. })), "{refused:?}");
+    unasking.close().await;
 
     let good = client.predict(&topic_job("hockey"), Duration::from_secs(20)).await.unwrap();
     assert!(matches!(good, ResponseBody::Result(_)), "{good:?}");
@@ -462,4 +468,41 @@ async fn the_bench_measures_on_a_real_broker() {
     for arm in found["loads"][0]["arms"].as_array().unwrap() {
         assert!(arm["jobs_per_s"].as_f64().unwrap() > 0.0 && arm["failed"] == serde_json::json!({}), "{arm}");
     }
+}
+
+/// What `inferq models list --remote` prints for this tenant: the replicas of `topic`.
+async fn replicas(service: &Service, tenant: &str) -> Option<u64> {
+    let mut command = service.command();
+    command.args(["models", "list", "--remote", "--tenant", tenant, "--json"]);
+    let output = tokio::task::spawn_blocking(move || command.output()).await.unwrap().unwrap();
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let models: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let topic = models.as_array().unwrap().iter().find(|model| model["name"] == "topic")?;
+    assert_eq!(topic["versions"][0]["inputs"][0]["name"], "text");
+    assert_eq!(topic["versions"][0]["label_count"], 5);
+    topic["replicas"].as_u64()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn workers_tell_which_models_they_serve_and_unknown_ones_are_refused_at_once() {
+    let service = Service::new().await;
+    generate(service.keys.path(), "foreign", &Grant::new("foreign", vec!["other".into()])).unwrap();
+    let (first, second) = (service.worker().await, service.worker().await);
+    soon("two replicas", async { while replicas(&service, TENANT).await != Some(2) {} }).await;
+    assert_eq!(replicas(&service, "foreign").await, None, "a tenant without a grant is told of a model");
+
+    let refused = service.submit(&["--tenant", TENANT, "--model", "topik", "x"]).await;
+    let words = text(&refused.stderr);
+    assert_eq!(refused.status.code(), Some(1), "{words}");
+    assert!(words.contains("no worker serves a model `topik` for this tenant; served are `topic`"), "{words}");
+    let version = service.submit(&["--tenant", TENANT, "--model", "topic:9", "x"]).await;
+    assert!(text(&version.stderr).contains("model `topic` has no version 9; it has 1"), "{}", text(&version.stderr));
+    let unasked = service.submit(&["--tenant", TENANT, "--model", "topic:9", "--no-discovery", "--json", "x"]).await;
+    assert!(text(&unasked.stdout).contains("UNKNOWN_MODEL"), "the worker answers: {}", text(&unasked.stdout));
+
+    assert_eq!(first.terminate().await, Some(0));
+    assert_eq!(replicas(&service, TENANT).await, Some(1), "it has said goodbye");
+    let answered = service.submit(&["--tenant", TENANT, "the goalie stopped every shot"]).await;
+    assert!(answered.status.success() && text(&answered.stdout).contains("recreation"), "{}", text(&answered.stderr));
+    assert_eq!(second.terminate().await, Some(0));
 }

@@ -18,11 +18,14 @@ import time
 from dataclasses import dataclass, field
 
 import pika
-from pika.exceptions import NackError, UnroutableError
+from pika.exceptions import AMQPError, NackError, UnroutableError
 
+from inferq_discovery import Discovery
 from inferq_envelope import HEADER_JSON_LENGTH, TYPE_REQUEST, EnvelopeError, Keys, Pending, open_reply, seal_request
 
-__all__ = ["Client", "EnvelopeError", "Job", "JobFailed", "Keys", "NotAccepted", "Output", "Response", "text_request"]
+__all__ = [
+    "Client", "EnvelopeError", "Job", "JobFailed", "Keys", "NotAccepted", "Output", "Response", "UnknownModel", "text_request",
+]  # fmt: skip
 
 # The element types whose binary form is one struct format each; BYTES has a length before each element.
 FORMATS = {
@@ -46,6 +49,10 @@ class JobFailed(Exception):
 
 class NotAccepted(Exception):
     """The broker did not take the job: no worker serves the model, or its queue is full."""
+
+
+class UnknownModel(NotAccepted):
+    """Workers announce which models they serve, and this is none of them. The message names those that exist."""
 
 
 @dataclass(frozen=True)
@@ -134,8 +141,9 @@ class Client:
 
     def __init__(
         self, amqp_url, keys: Keys, *, service="inferq.v1", prefix="inferq", reply_prefix=None, lifetime_s=300,
-        ca_file=None, certificate_file=None, key_file=None, allow_plaintext=False,
+        ca_file=None, certificate_file=None, key_file=None, allow_plaintext=False, discovery_wait_s=0.5,
     ):  # fmt: skip
+        """discovery_wait_s: how long workers are waited for to say which models there are; None for a client that does not ask."""
         self._keys = keys
         self._service = service
         self._prefix = prefix
@@ -151,6 +159,7 @@ class Client:
         self._channel.queue_declare(self.reply_queue, durable=True, arguments={"x-expires": REPLY_QUEUE_EXPIRES_MS})
         self._channel.queue_bind(self.reply_queue, f"{prefix}.replies", self.reply_queue)
         self._channel.basic_consume(self.reply_queue, self._on_reply)
+        self._discovery = None if discovery_wait_s is None else self._discover(reply_prefix or f"{keys.tenant}.", discovery_wait_s)
 
     def submit(self, model: str, text: str | list, *, deadline_s: float | None = None) -> Job:
         """Submits one text, or a list of texts as one job of as many rows."""
@@ -160,7 +169,13 @@ class Client:
     def submit_body(
         self, model: str, body: bytes, *, json_length: int | None = None, deadline_s: float | None = None
     ) -> Job:
-        """Submits a ready Open Inference Protocol v2 body; json_length where binary tensors follow its JSON."""
+        """Submits a ready Open Inference Protocol v2 body; json_length where binary tensors follow its JSON.
+
+        Raises UnknownModel where workers announce others, NotAccepted where the broker does not take the job.
+        """
+        refusal = None if self._discovery is None else self._discovery.refusal(model)
+        if refusal is not None:
+            raise UnknownModel(refusal)
         sealed = seal_request(
             self._keys, body, model=model, reply_to=self.reply_queue, json_length=json_length,
             service=self._service, lifetime_s=self._lifetime_s,
@@ -184,6 +199,10 @@ class Client:
             raise NotAccepted(f"the broker did not take the job for model {model}: {type(error).__name__}") from error
         return job
 
+    def models(self) -> dict:
+        """The models that workers serve for this tenant, by name, with versions and replicas; empty where none says so."""
+        return {} if self._discovery is None else self._discovery.models()
+
     def close(self) -> None:
         """Deletes the reply queue and closes the connection."""
         if self._connection.is_open:
@@ -195,6 +214,16 @@ class Client:
 
     def __exit__(self, *_exception) -> None:
         self.close()
+
+    def _discover(self, queue_prefix: str, wait_s: float) -> Discovery | None:
+        try:
+            return Discovery(
+                self._connection, self._keys, service=self._service, prefix=self._prefix, queue_prefix=queue_prefix, wait_s=wait_s
+            )  # fmt: skip
+        except AMQPError as error:
+            # No worker has declared the exchange yet, or this user may not read it.
+            log.debug("announcements cannot be heard, jobs are sent all the same: %s", error)
+            return None
 
     def _pump(self, seconds: float | None) -> None:
         self._connection.process_data_events(time_limit=seconds)

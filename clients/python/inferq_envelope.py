@@ -21,12 +21,17 @@ ALGORITHMS = ["A256KW", "A256GCM"]
 CONTENT_TYPE_COMPACT = "application/jose"
 CONTENT_TYPE_BINARY = "application/vnd.inferq.jwe"
 TYPE_REQUEST = "inferq.request.v1"
+TYPE_ANNOUNCEMENT = "inferq.models.v1"
+TYPE_QUERY = "inferq.query.v1"
+HEADER_TENANT = "x-inferq-tenant"
 HEADER_JSON_LENGTH = "inference-header-content-length"
 MAX_HEADER_CHARS = 2048
 CLOCK_SKEW_S = 60
 REPLY_CLAIMS = {
     "alg", "enc", "typ", "cty", "kid", "iss", "aud", "jti", "cid", "rto", "irt", "rqt", "iat", "exp",
 }  # fmt: skip
+ANNOUNCEMENT_CLAIMS = {"alg", "enc", "typ", "cty", "kid", "iss", "aud", "jti", "iat", "exp"}
+MAX_ANNOUNCEMENT_LIFETIME_S = 24 * 3600
 MAGIC = b"MQJ1"
 
 
@@ -184,6 +189,29 @@ def open_reply(
     return plaintext, header["cty"]
 
 
+def open_announcement(keys: Keys, body: bytes, *, service: str = "inferq.v1", now: int | None = None) -> tuple[bytes, int]:
+    """Decrypts a worker's announcement for this tenant; answers its JSON and for how many seconds it holds."""
+    now = int(time.time()) if now is None else now
+    header = _read_header(body, ANNOUNCEMENT_CLAIMS)
+    pinned = (header["alg"], header["enc"], header["typ"], header["cty"])
+    if pinned != ("A256KW", "A256GCM", "inferq-ann+jwe", "json"):
+        raise EnvelopeError("not an announcement of this protocol")
+    key = keys.responses.get(header["kid"])
+    if key is None:
+        raise EnvelopeError("the announcement is sealed with a key that is not at hand")
+    try:
+        plaintext = jwe.decrypt_compact(body, key.jwk, registry=_REGISTRY).plaintext
+    except Exception as error:  # joserfc lets errors of its cryptography through as they are
+        raise EnvelopeError("the announcement does not open") from error
+    if (header["iss"], header["aud"]) != (service, keys.tenant):
+        raise EnvelopeError("the announcement is of another service or for another tenant")
+    lifetime_s = header["exp"] - header["iat"]
+    current = header["iat"] - CLOCK_SKEW_S <= now <= header["exp"] + CLOCK_SKEW_S
+    if not current or not 0 <= lifetime_s <= MAX_ANNOUNCEMENT_LIFETIME_S:
+        raise EnvelopeError("the announcement is outside its time window")
+    return plaintext, lifetime_s
+
+
 def to_binary(compact: bytes) -> bytes:
     """The binary framing of a compact JWE: for large bodies, a quarter shorter."""
     if compact.count(b".") != 4:
@@ -207,8 +235,8 @@ def to_compact(framed: bytes) -> bytes:
     return b".".join((header, *(_encode(part) for part in parts)))
 
 
-def _read_header(compact: bytes) -> dict:
-    """The protected header, with exactly the claims of a reply."""
+def _read_header(compact: bytes, claims: set = REPLY_CLAIMS) -> dict:
+    """The protected header, with exactly these claims."""
     segment = compact.split(b".", 1)[0]
     if len(segment) > _REGISTRY.max_protected_header_length:
         raise EnvelopeError("the reply's header is too long")
@@ -216,8 +244,8 @@ def _read_header(compact: bytes) -> dict:
         header = json.loads(_decode(segment), object_pairs_hook=_without_duplicates)
     except ValueError as error:
         raise EnvelopeError("the reply's header is no JSON") from error
-    if not isinstance(header, dict) or set(header) != REPLY_CLAIMS:
-        raise EnvelopeError("the reply's header does not have exactly the claims of a reply")
+    if not isinstance(header, dict) or set(header) != claims:
+        raise EnvelopeError("the reply's header does not have exactly its claims")
     for claim, value in header.items():
         kind = int if claim in ("iat", "exp") else str
         if type(value) is not kind:

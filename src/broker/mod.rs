@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use crate::protocol::properties::Message;
 
+mod discovery;
 pub mod prefetch;
 pub mod receipt;
 pub mod topology;

@@ -62,7 +62,7 @@ impl Receipt {
         self.send(settlement);
     }
 
-    /// Acknowledges a reply that has reached its producer. For `client` only: a job ends in [`Receipt::settle`].
+    /// Acknowledges a reply that has reached its producer, an announcement or a query: a job ends in [`Receipt::settle`].
     pub(crate) fn taken(self) {
         self.send(Settlement::Ack);
     }

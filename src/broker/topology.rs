@@ -37,6 +37,11 @@ impl Names {
         Self { prefix: prefix.to_owned() }
     }
 
+    /// What begins like everything of this service and goes on with `rest`.
+    pub(super) fn beginning(&self, rest: &str) -> String {
+        format!("{}.{rest}", self.prefix)
+    }
+
     /// Where producers publish jobs, with the model's name as routing key.
     #[must_use]
     pub fn jobs_exchange(&self) -> String {
@@ -162,11 +167,14 @@ pub struct Binding {
     pub routing_key: String,
 }
 
-/// A durable queue with its arguments and bindings.
+/// A queue with its arguments and bindings.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct Queue {
     /// Its name.
     pub name: String,
+    /// Whether it belongs to the connection that declares it and ends with that; else it is durable.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub is_exclusive: bool,
     /// Its arguments, sorted by name.
     pub arguments: Vec<(&'static str, Argument)>,
     /// Its bindings.
@@ -198,7 +206,7 @@ impl Queue {
 pub struct Topology {
     /// Durable direct exchanges.
     pub exchanges: Vec<String>,
-    /// Durable queues.
+    /// Queues.
     pub queues: Vec<Queue>,
 }
 
@@ -207,8 +215,14 @@ impl Topology {
     #[must_use]
     pub fn for_models(settings: &BrokerSettings, models: &[String]) -> Self {
         let names = Names::new(&settings.name_prefix);
-        let exchanges =
-            vec![names.jobs_exchange(), names.retry_exchange(), names.dead_exchange(), names.replies_exchange()];
+        let exchanges = vec![
+            names.jobs_exchange(),
+            names.retry_exchange(),
+            names.dead_exchange(),
+            names.replies_exchange(),
+            names.models_exchange(),
+            names.queries_exchange(),
+        ];
         let mut queues = Vec::new();
         for model in models {
             queues.push(job_queue(settings, &names, model));
@@ -231,6 +245,7 @@ impl Topology {
         let exchange = names.replies_exchange();
         let queue = Queue {
             name: reply_queue.to_owned(),
+            is_exclusive: false,
             arguments: vec![("x-expires", Argument::Integer(milliseconds(REPLY_QUEUE_EXPIRES)))],
             bindings: vec![Binding { exchange: exchange.clone(), routing_key: reply_queue.to_owned() }],
         };
@@ -244,6 +259,7 @@ fn job_queue(settings: &BrokerSettings, names: &Names, model: &str) -> Queue {
     let bindings = std::iter::once(model.to_owned()).chain(retried);
     Queue {
         name: names.job_queue(model),
+        is_exclusive: false,
         arguments: job_arguments(settings, names, model),
         bindings: bindings.map(|routing_key| Binding { exchange: names.jobs_exchange(), routing_key }).collect(),
     }
@@ -252,6 +268,7 @@ fn job_queue(settings: &BrokerSettings, names: &Names, model: &str) -> Queue {
 fn urgent_queue(settings: &BrokerSettings, names: &Names, model: &str) -> Queue {
     Queue {
         name: names.urgent_queue(model),
+        is_exclusive: false,
         arguments: job_arguments(settings, names, model),
         bindings: vec![Binding { exchange: names.jobs_exchange(), routing_key: format!("{model}{URGENT}") }],
     }
@@ -261,6 +278,7 @@ fn suspects_queue(settings: &BrokerSettings, names: &Names, model: &str) -> Queu
     let Address { exchange, routing_key } = names.suspects(model);
     Queue {
         name: names.suspects_queue(model),
+        is_exclusive: false,
         arguments: job_arguments(settings, names, model),
         bindings: vec![Binding { exchange: exchange.to_string(), routing_key: routing_key.to_string() }],
     }
@@ -286,6 +304,7 @@ fn retry_queue(
 ) -> Queue {
     Queue {
         name: format!("{}.retry.{pause}", settings.name_prefix),
+        is_exclusive: false,
         arguments: vec![
             ("x-dead-letter-exchange", Argument::Text(names.jobs_exchange())),
             ("x-dead-letter-strategy", Argument::Text("at-least-once".to_owned())),
@@ -313,6 +332,7 @@ fn undeliverable_queue(settings: &BrokerSettings, names: &Names) -> Queue {
 fn kept_queue(name: String, address: Address, ttl: Duration) -> Queue {
     Queue {
         name,
+        is_exclusive: false,
         arguments: vec![
             ("x-delivery-limit", Argument::Integer(UNLIMITED_DELIVERIES)),
             ("x-message-ttl", Argument::Integer(milliseconds(ttl))),
@@ -325,7 +345,7 @@ fn kept_queue(name: String, address: Address, ttl: Duration) -> Queue {
     }
 }
 
-fn milliseconds(duration: Duration) -> i64 {
+pub(super) fn milliseconds(duration: Duration) -> i64 {
     i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
 }
 

@@ -26,7 +26,7 @@ use crate::settings::Settings;
 ///
 /// One job a text. Texts are given as arguments, as a file, or as JSON lines {"id": ..., "text": ...}. Many jobs are sent
 /// at once, as many as --window; their replies are printed in the order of the texts. Exit code 1 when a job was
-/// answered with an error, 5 when a reply did not come in time.
+/// answered with an error or no worker serves the model, 5 when a reply did not come in time.
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub struct SubmitArgs {
@@ -61,6 +61,9 @@ pub struct SubmitArgs {
     /// Jobs under way at once
     #[arg(long, value_name = "JOBS", default_value_t = 256, value_parser = clap::value_parser!(u32).range(1..))]
     window: u32,
+    /// Send the jobs without asking the workers whether there is such a model
+    #[arg(long)]
+    no_discovery: bool,
     /// Print one JSON object a job, and a summary on standard error
     #[arg(long)]
     json: bool,
@@ -94,22 +97,33 @@ pub(super) fn run(args: SubmitArgs, context: &Context) -> Result<(), Failure> {
     if items.is_empty() {
         return Err(Failure::new(Exit::Usage, "there is no text to send"));
     }
-    let settings = &context.settings;
-    let tenant = tenant_or_only(args.tenant.as_ref(), settings)?;
+    let mut settings = context.settings.clone();
+    if args.no_discovery {
+        settings.discovery.answer_wait = None;
+    }
+    let tenant = tenant_or_only(args.tenant.as_ref(), &settings)?;
     let keys = ProducerKeys::load(&settings.keys.directory, &tenant)?;
     let jobs: Vec<Job> = items.iter().map(|item| job(&args, &item.text)).collect();
     let window = Window { size: args.window as usize, limit: Duration::from_secs(args.timeout_s) };
     let Campaign { finished, tally, elapsed } = block_on(async {
-        let client = connect(settings, keys).await?;
-        let campaign = Campaign::run(&client, jobs, window, context.quiet).await;
+        let client = connect(&settings, keys).await?;
+        let campaign = match client.check_model(&args.model).await {
+            Ok(()) => Ok(Campaign::run(&client, jobs, window, context.quiet).await),
+            Err(error) => Err(unknown_model(&error)),
+        };
         client.close().await;
-        Ok(campaign)
+        campaign
     })?;
     report(&args, &items, &finished)?;
     if items.len() > 1 && !context.quiet {
         summarise(&args, &tally, elapsed);
     }
     conclude(&tally)
+}
+
+fn unknown_model(error: &ClientError) -> Failure {
+    Failure::new(Exit::Failed, error.to_string())
+        .with_help("`inferq models list --remote` shows what workers serve; --no-discovery sends the job all the same")
 }
 
 fn read_items(args: &SubmitArgs) -> Result<Vec<Item>, Failure> {

@@ -31,17 +31,23 @@ use tokio::time::timeout;
 
 use crate::broker::{Address, Consumer, PublishError, Publisher};
 use crate::envelope::{ProducerKeys, RequestDraft, SealError, UnixSeconds};
+use crate::protocol::model_ref::ModelRef;
 use crate::protocol::properties::{HEADER_DEADLINE_MS, HeaderValue};
 use crate::protocol::response::ResponseBody;
 
 mod connect;
+mod directory;
+mod discovery;
 mod job;
+mod nearest;
 mod pending;
 mod prediction;
 mod receive;
 mod window;
 
-pub use connect::{connect, reply_queue_name};
+pub use connect::{connect, discover, reply_queue_name};
+pub use directory::{RemoteModel, RemoteVersion};
+pub use discovery::{Discovery, DiscoverySource, announcement_queue_name};
 pub use job::Job;
 use pending::PendingReplies;
 pub use prediction::Prediction;
@@ -78,6 +84,9 @@ pub enum ClientError {
         /// The bound.
         capacity: usize,
     },
+    /// Workers announce their models, and this is none of them.
+    #[error("{0}")]
+    UnknownModel(String),
     /// The job could not be sealed.
     #[error("the job could not be sealed: {0}")]
     Sealing(String),
@@ -97,6 +106,7 @@ impl ClientError {
             Self::NotPublished(_) => "not_published",
             Self::TimedOut(_) => "timed_out",
             Self::TooManyPending { .. } => "too_many_pending",
+            Self::UnknownModel(_) => "unknown_model",
             Self::Sealing(_) => "not_sealed",
             Self::MalformedReply(_) => "malformed_reply",
             Self::Closed => "closed",
@@ -149,6 +159,7 @@ pub struct Client<P> {
     publisher: P,
     pending: Arc<PendingReplies>,
     receiver: Receiver,
+    discovery: Option<Discovery<P>>,
 }
 
 impl<P: Publisher> Client<P> {
@@ -156,22 +167,51 @@ impl<P: Publisher> Client<P> {
     pub fn new<C: Consumer>(settings: ClientSettings, keys: ProducerKeys, publisher: P, replies: C) -> Self {
         let pending = Arc::new(PendingReplies::new(settings.max_pending));
         let receiver = Receiver::start(replies, keys.clone(), Arc::clone(&pending));
-        Self { settings, keys, publisher, pending, receiver }
+        Self { settings, keys, publisher, pending, receiver, discovery: None }
+    }
+
+    /// The same, refusing jobs for models that no worker serves, as far as `discovery` knows.
+    #[must_use]
+    pub fn with_discovery(self, discovery: Discovery<P>) -> Self {
+        Self { discovery: Some(discovery), ..self }
+    }
+
+    /// The models that workers say they serve; none where nobody says anything, or this client does not ask.
+    pub async fn models(&self) -> Vec<RemoteModel> {
+        match &self.discovery {
+            Some(discovery) => discovery.list().await,
+            None => Vec::new(),
+        }
+    }
+
+    /// Whether jobs for `model` may be sent, as far as is known. [`Client::submit`] asks the same for every job.
+    ///
+    /// # Errors
+    /// [`ClientError::UnknownModel`], with the names that exist.
+    pub async fn check_model(&self, model: &ModelRef) -> Result<(), ClientError> {
+        match &self.discovery {
+            Some(discovery) => discovery.check(model).await.map_err(ClientError::UnknownModel),
+            None => Ok(()),
+        }
     }
 
     /// Stops reading replies and gives the publisher back. Jobs that still wait are told [`ClientError::Closed`].
     pub async fn stop(self) -> P {
         self.receiver.stop().await;
         self.pending.close();
+        if let Some(discovery) = self.discovery {
+            discovery.stop().await;
+        }
         self.publisher
     }
 
     /// Seals `job`, publishes it, and resolves once the broker has confirmed it.
     ///
     /// # Errors
-    /// [`ClientError::NotPublished`] when no queue serves the model, or the broker refuses or does not answer;
+    /// [`ClientError::UnknownModel`] when workers announce others; [`ClientError::NotPublished`] when no queue serves the model, or the broker refuses or does not answer;
     /// [`ClientError::TooManyPending`]; [`ClientError::Sealing`].
     pub async fn submit(&self, job: &Job) -> Result<Submitted, ClientError> {
+        self.check_model(&job.model).await?;
         let ClientSettings { reply_queue, audience, lifetime, .. } = &self.settings;
         let draft = RequestDraft::new(job.model.clone(), reply_queue, audience, *lifetime);
         let message_id = draft.message_id.clone();

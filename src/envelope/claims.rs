@@ -13,6 +13,7 @@ pub(super) const ALG: &str = "A256KW";
 pub(super) const ENC: &str = "A256GCM";
 pub(super) const TYP_REQUEST: &str = "inferq-req+jwe";
 pub(super) const TYP_REPLY: &str = "inferq-res+jwe";
+pub(super) const TYP_ANNOUNCEMENT: &str = "inferq-ann+jwe";
 
 /// What the plaintext is (`cty`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -62,6 +63,22 @@ pub(super) struct ReplyHeader {
     pub(super) irt: String,
     /// The request's tag segment.
     pub(super) rqt: String,
+    pub(super) iat: UnixSeconds,
+    pub(super) exp: UnixSeconds,
+}
+
+/// The header of an announcement as it stands on the wire.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct AnnouncementHeader {
+    pub(super) alg: String,
+    pub(super) enc: String,
+    pub(super) typ: String,
+    pub(super) cty: ContentKind,
+    pub(super) kid: String,
+    pub(super) iss: String,
+    pub(super) aud: String,
+    pub(super) jti: String,
     pub(super) iat: UnixSeconds,
     pub(super) exp: UnixSeconds,
 }
@@ -118,6 +135,18 @@ impl ReplyHeader {
     /// Whether the algorithms and the type are the pinned ones.
     pub(super) fn is_pinned(&self) -> bool {
         self.alg == ALG && self.enc == ENC && self.typ == TYP_REPLY
+    }
+}
+
+impl AnnouncementHeader {
+    /// Reads a header with exactly these keys.
+    pub(super) fn read(json: &[u8]) -> Option<Self> {
+        read(json)
+    }
+
+    /// Whether the algorithms, the type and the content are the pinned ones.
+    pub(super) fn is_pinned(&self) -> bool {
+        self.alg == ALG && self.enc == ENC && self.typ == TYP_ANNOUNCEMENT && self.cty == ContentKind::Json
     }
 }
 

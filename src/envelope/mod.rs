@@ -1,7 +1,8 @@
 //! The envelope of a job and of its reply: what makes the broker carry ciphertext only.
 //!
 //! `jwe` is the cryptography, `claims` the protected headers, `keyring` the keys and grants, `open` the order of
-//! validation of a request, `replay` what was seen before, `seal` the worker's replies, `producer` the other side of both. Nothing here knows models,
+//! validation of a request, `replay` what was seen before, `seal` the worker's replies, `producer` the other side of both,
+//! `announce` what workers say of their models. Nothing here knows models,
 //! tensors or the broker's I/O.
 
 pub mod claims;
@@ -11,6 +12,7 @@ pub mod producer;
 pub mod replay;
 pub mod seal;
 
+mod announce;
 mod generate;
 mod jwe;
 mod jwk;
@@ -23,6 +25,7 @@ mod time;
 #[cfg(test)]
 mod vectors_tests;
 
+pub use announce::{AnnouncementContext, AnnouncementRejected, OpenedAnnouncement};
 pub use claims::{ContentKind, RequestClaims};
 pub use generate::{GenerateError, generate};
 pub use keyring::{Direction, KeyAccess, Keyring, KeyringError, ListedKey};

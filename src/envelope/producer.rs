@@ -21,7 +21,7 @@ use crate::protocol::properties::{CONTENT_TYPE_BINARY, CONTENT_TYPE_COMPACT, Mes
 /// One tenant's keys, as a producer holds them.
 #[derive(Debug, Clone)]
 pub struct ProducerKeys {
-    ring: Keyring,
+    pub(super) ring: Keyring,
     request: Key,
 }
 

@@ -110,6 +110,12 @@ impl LoadedModel {
         self.postprocessor.labels()
     }
 
+    /// The outputs that a request may ask for, those answered by default first.
+    #[must_use]
+    pub fn output_names(&self) -> Vec<&str> {
+        self.postprocessor.output_names()
+    }
+
     /// Checks the request against the model and turns it into rows. Long texts are tokenized off the async threads.
     ///
     /// # Errors

@@ -4,6 +4,7 @@
 //! Used by the worker for every job and by `inferq models`. The only part that knows both preprocessing and backends.
 
 mod aliases;
+mod announced;
 mod aside;
 mod check;
 mod error;

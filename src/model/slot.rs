@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
 use super::LoadedModel;
+use crate::protocol::announcement::AnnouncedVersion;
 
 /// What the files of a folder are like: their names, sizes and times of change. Another one is another version of it.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Default)]
@@ -47,6 +48,8 @@ pub(super) struct Slot {
     pub(super) fingerprint: Fingerprint,
     /// What the model weighs against the budget: the bytes of its files.
     pub(super) bytes: u64,
+    /// What may be told of it.
+    pub(super) announced: AnnouncedVersion,
     model: Mutex<Option<Arc<LoadedModel>>>,
     /// Held by whoever loads it again: others wait for that instead of loading, too.
     pub(super) loading: tokio::sync::Mutex<()>,
@@ -68,6 +71,7 @@ impl Slot {
             folder,
             bytes: fingerprint.bytes(),
             fingerprint,
+            announced: model.announced(),
             model: Mutex::new(Some(Arc::new(model))),
             loading: tokio::sync::Mutex::new(()),
             last_used: AtomicU64::new(0),

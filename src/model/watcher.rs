@@ -190,8 +190,8 @@ impl Watcher {
             };
             served.versions.remove(&version);
             tracing::info!(model.name = name, model.version = version, "model `{name}` version {version} is retired");
-            self.count(&name, ModelChange::Retired);
             self.repository.swap(snapshot.clone());
+            self.count(&name, ModelChange::Retired);
         }
     }
 

@@ -2,6 +2,7 @@
 //!
 //! Pure types and their reading and writing; no I/O, no keys, no models.
 
+pub mod announcement;
 pub mod body;
 pub mod model_ref;
 pub mod properties;

@@ -15,6 +15,13 @@ pub const TYPE_REQUEST: &str = "inferq.request.v1";
 /// `type` of a reply, be it a result or an error.
 pub const TYPE_REPLY: &str = "inferq.reply.v1";
 
+/// `type` of a worker's announcement of its models.
+pub const TYPE_ANNOUNCEMENT: &str = "inferq.models.v1";
+/// `type` of the question which models there are.
+pub const TYPE_QUERY: &str = "inferq.query.v1";
+
+/// Header of a query: the tenant who asks.
+pub const HEADER_TENANT: &str = "x-inferq-tenant";
 /// Header: the moment by which the job must have been begun, in milliseconds since the epoch.
 pub const HEADER_DEADLINE_MS: &str = "x-deadline-ms";
 /// Header: how often the job was retried, 0 at first.
@@ -77,7 +84,7 @@ pub struct Properties {
     pub reply_to: Option<String>,
     /// `content_type`: which framing of JWE the body has.
     pub content_type: Option<String>,
-    /// `type`: [`TYPE_REQUEST`] or [`TYPE_REPLY`].
+    /// `type`: [`TYPE_REQUEST`], [`TYPE_REPLY`], [`TYPE_ANNOUNCEMENT`] or [`TYPE_QUERY`].
     pub kind: Option<String>,
     /// `app_id`: the program that published.
     pub app_id: Option<String>,

@@ -34,6 +34,8 @@ pub struct Settings {
     pub keys: KeySettings,
     /// `[models]`
     pub models: ModelSettings,
+    /// `[discovery]`
+    pub discovery: DiscoverySettings,
     /// `[batching]`
     pub batching: BatchingSettings,
     /// `[worker]`
@@ -130,6 +132,15 @@ pub struct ModelSettings {
     pub watch_interval: Option<Duration>,
     /// Bytes of models' files that are kept in memory at most; no bound where `None`.
     pub memory_budget_bytes: Option<u64>,
+}
+
+/// `[discovery]`: which models there are, told and asked.
+#[derive(Debug, Clone, Copy)]
+pub struct DiscoverySettings {
+    /// How often a worker announces its models; never where `None`.
+    pub announce_interval: Option<Duration>,
+    /// How long a client waits for an answer of the workers; it does not ask where `None`.
+    pub answer_wait: Option<Duration>,
 }
 
 /// `[batching]`: how batches are formed, and the bounds of that.

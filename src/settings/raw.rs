@@ -13,6 +13,7 @@ pub(super) struct RawSettings {
     pub(super) broker: RawBroker,
     pub(super) keys: RawKeys,
     pub(super) models: RawModels,
+    pub(super) discovery: RawDiscovery,
     pub(super) batching: RawBatching,
     pub(super) worker: RawWorker,
     pub(super) limits: RawLimits,
@@ -64,6 +65,13 @@ pub(super) struct RawModels {
     pub(super) serve: Vec<String>,
     pub(super) watch_interval_ms: u64,
     pub(super) memory_budget_bytes: u64,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawDiscovery {
+    pub(super) announce_interval_ms: u64,
+    pub(super) answer_wait_ms: u64,
 }
 
 #[derive(Debug, Deserialize)]

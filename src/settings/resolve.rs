@@ -11,17 +11,21 @@ use secrecy::{ExposeSecret as _, SecretString};
 use super::error::SettingsError;
 use super::provenance::without_password;
 use super::raw::{
-    RawBatching, RawBroker, RawKeys, RawLimits, RawModels, RawService, RawSettings, RawTelemetry, RawWorker,
+    RawBatching, RawBroker, RawDiscovery, RawKeys, RawLimits, RawModels, RawService, RawSettings, RawTelemetry,
+    RawWorker,
 };
 use super::{
-    BatchingPolicy, BatchingSettings, BrokerSettings, IdentityFiles, KeySettings, LimitSettings, LogFormat,
-    ModelSettings, Objectives, ServiceSettings, Settings, TelemetrySettings, TlsSettings, WorkerSettings, check,
+    BatchingPolicy, BatchingSettings, BrokerSettings, DiscoverySettings, IdentityFiles, KeySettings, LimitSettings,
+    LogFormat, ModelSettings, Objectives, ServiceSettings, Settings, TelemetrySettings, TlsSettings, WorkerSettings,
+    check,
 };
 use crate::limits::{MAX_BODY_BYTES, MAX_ID_CHARS, MAX_PREFETCH};
 use crate::protocol::model_ref::is_model_name;
 
 /// A day in milliseconds: no wait of this program is longer.
 const DAY_MS: u64 = 24 * 3_600 * 1_000;
+/// An hour in milliseconds: what is announced holds for three of them.
+const HOUR_MS: u64 = 3_600 * 1_000;
 /// A year in seconds.
 const YEAR_S: u64 = 365 * 24 * 3_600;
 
@@ -33,6 +37,7 @@ pub(super) fn resolve(raw: &RawSettings) -> Result<Settings, SettingsError> {
         broker: broker(&mut faults, &raw.broker),
         keys: keys(&mut faults, &raw.keys),
         models: models(&mut faults, &raw.models),
+        discovery: discovery(&mut faults, &raw.discovery),
         batching: batching(&mut faults, &raw.batching),
         worker: worker(&mut faults, &raw.worker),
         limits: limits(&mut faults, &raw.limits),
@@ -67,6 +72,11 @@ impl Faults {
 
     fn millis(&mut self, key: &str, value: u64, min: u64) -> Duration {
         Duration::from_millis(self.number(key, value, min, DAY_MS))
+    }
+
+    /// The same where 0 stands for never.
+    fn millis_or_never(&mut self, key: &str, value: u64, min: u64) -> Option<Duration> {
+        (value > 0).then(|| self.millis(key, value, min))
     }
 
     fn seconds(&mut self, key: &str, value: u64, min: u64, max: u64) -> Duration {
@@ -181,11 +191,18 @@ fn models(faults: &mut Faults, raw: &RawModels) -> ModelSettings {
     ModelSettings {
         directory: faults.word("models.directory", &raw.directory).into(),
         serve: raw.serve.iter().map(|name| faults.model_name("models.serve", name)).collect(),
-        watch_interval: match raw.watch_interval_ms {
-            0 => None,
-            milliseconds => Some(faults.millis("models.watch_interval_ms", milliseconds, 100)),
-        },
+        watch_interval: faults.millis_or_never("models.watch_interval_ms", raw.watch_interval_ms, 100),
         memory_budget_bytes: Some(raw.memory_budget_bytes).filter(|bytes| *bytes > 0),
+    }
+}
+
+fn discovery(faults: &mut Faults, raw: &RawDiscovery) -> DiscoverySettings {
+    DiscoverySettings {
+        announce_interval: (raw.announce_interval_ms > 0).then(|| {
+            let milliseconds = raw.announce_interval_ms;
+            Duration::from_millis(faults.number("discovery.announce_interval_ms", milliseconds, 100, HOUR_MS))
+        }),
+        answer_wait: faults.millis_or_never("discovery.answer_wait_ms", raw.answer_wait_ms, 10),
     }
 }
 

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use tokio::sync::Notify;
+
 use super::keys;
 use super::prefetch::Loads;
 use crate::backend::watch::RunWatch;
@@ -12,6 +14,7 @@ use crate::envelope::{KeyringError, LiveKeyring};
 use crate::model::{ModelError, ModelOptions, ModelRepository, Wrap};
 use crate::settings::Settings;
 use crate::telemetry::batches::{BatchRun, ModelMetrics};
+use crate::telemetry::labels::ModelChange;
 use crate::telemetry::metrics::Metrics;
 
 /// What a worker serves with.
@@ -27,6 +30,8 @@ pub struct Parts {
     pub runs: Arc<RunWatch>,
     /// What the prefetch is decided by.
     pub loads: Arc<Loads>,
+    /// Rung when what is served has changed.
+    pub changes: Arc<Notify>,
 }
 
 /// Why a worker cannot be assembled.
@@ -57,7 +62,9 @@ impl Parts {
         let keyring = Arc::new(LiveKeyring::new(keys::load(&settings.keys)?));
         let names = ModelRepository::served_names(&settings.models)?;
         let metrics = Arc::new(Metrics::new(&settings.service.worker_id, &names));
-        let (counted, changes) = (Arc::clone(&metrics), Arc::clone(&metrics));
+        let (counted, told) = (Arc::clone(&metrics), Arc::clone(&metrics));
+        let changes = Arc::new(Notify::new());
+        let rung = Arc::clone(&changes);
         let runs = RunWatch::new(settings.batching.max_run);
         let watch = Arc::clone(&runs);
         let loads = Arc::new(Loads::of(&names));
@@ -75,10 +82,15 @@ impl Parts {
                     Observed::Waiting { before, now } => counters.waiting(before, now),
                 })
             }),
-            changed: Arc::new(move |model, change| changes.model_changed(model, change)),
+            changed: Arc::new(move |model, change| {
+                told.model_changed(model, change);
+                if changes_what_is_served(change) {
+                    rung.notify_one();
+                }
+            }),
         };
         let models = Arc::new(ModelRepository::open(&settings.models, &options)?);
-        Ok(Self { keyring, models, metrics, runs, loads })
+        Ok(Self { keyring, models, metrics, runs, loads, changes })
     }
 
     /// What a worker of these models declares, and the queues that it consumes.
@@ -91,6 +103,13 @@ impl Parts {
             singly: models.iter().map(|model| names.suspects_queue(model)).collect(),
         };
         (Topology::for_models(&settings.broker, &models), queues)
+    }
+}
+
+const fn changes_what_is_served(change: ModelChange) -> bool {
+    match change {
+        ModelChange::TakenUp | ModelChange::Retired | ModelChange::Realiased => true,
+        ModelChange::Refused | ModelChange::Unloaded | ModelChange::Reloaded => false,
     }
 }
 

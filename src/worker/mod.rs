@@ -1,7 +1,8 @@
 //! The worker: built once from settings, then one straight walk for every job.
 //!
 //! `process` is the walk, `outcome` what became of a job, `reply` how that is published and settled, `drain` the loop
-//! around it, `prefetch` how much is taken from the broker, `keys` the key ring's renewal. Works over either broker.
+//! around it, `prefetch` how much is taken from the broker, `keys` the key ring's renewal, `announce` what is told of the models. Works
+//! over either broker.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,6 +18,8 @@ use crate::protocol::request::RequestBounds;
 use crate::settings::Settings;
 use crate::telemetry::metrics::Metrics;
 
+mod announce;
+mod announcing;
 mod assemble;
 mod drain;
 mod keys;
@@ -29,6 +32,7 @@ mod shares;
 mod stage;
 mod suspects;
 
+pub use announce::Announcer;
 pub use assemble::{AssembleError, Parts};
 pub use drain::{Drained, run};
 pub use prefetch::Loads;
@@ -67,7 +71,7 @@ impl<P: Publisher> Worker<P> {
     /// A worker that serves with `parts` and publishes through `publisher`.
     #[must_use]
     pub fn new(settings: &Settings, parts: Parts, publisher: P) -> Self {
-        let Parts { keyring, models, metrics, runs: _, loads } = parts;
+        let Parts { keyring, models, metrics, runs: _, loads, changes: _ } = parts;
         let bounds = ReplayBounds {
             max_jobs: MAX_REMEMBERED_JOBS,
             max_lifetime: settings.limits.max_lifetime,

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use tokio::sync::watch;
 
+use super::announcing::{Announcing, said};
 use super::prefetch::{Steering, first, steer};
 use super::{AssembleError, Drained, KeyReload, Parts, Worker, keys, run};
 use crate::backend::watch::OverdueRun;
@@ -71,9 +72,7 @@ pub async fn serve_parts(
         Some(listen) => Some(http::serve(listen, Arc::clone(&parts.metrics), readiness).await?),
         None => None,
     };
-    if let Some(telemetry) = &telemetry {
-        tracing::info!(address = %telemetry.address(), "metrics and health are served");
-    }
+    telemetry.iter().for_each(|served| tracing::info!(address = %served.address(), "metrics and health are served"));
     let (topology, queues) = parts.topology(settings);
     let connection_name = format!("inferq worker {}", settings.service.worker_id);
     let subscription = Subscription { topology, queues, connection_name };
@@ -82,6 +81,7 @@ pub async fn serve_parts(
     let (loads, metrics) = (Arc::clone(&parts.loads), Arc::clone(&parts.metrics));
     let steering = Steering { loads, dial, metrics };
     let steerer = settings.broker.adaptive_prefetch.then(|| tokio::spawn(steer(settings.clone(), steering)));
+    let announcing = Announcing::start(settings, &parts)?;
     let follower = tokio::spawn(follow(connectivity, Arc::clone(&setter), Arc::clone(&parts.metrics)));
 
     let watched = Arc::clone(&parts.models);
@@ -105,8 +105,13 @@ pub async fn serve_parts(
                 overdue = Some(run);
             }
         }
+        // No job is taken any more: nobody shall count on this worker.
+        announcing.map(Announcing::leave)
     };
+    let mut leaving = None;
+    let stop = async { leaving = stop.await };
     let drained = run(worker, consumer, stop).await;
+    said(leaving).await;
     follower.abort();
     if let Some(watcher) = watcher {
         watcher.abort();

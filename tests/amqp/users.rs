@@ -2,6 +2,7 @@
 //! out on a node.
 
 use inferq::broker::amqp;
+use inferq::broker::topology::Topology;
 use lapin::options::{
     BasicConsumeOptions, BasicPublishOptions, ConfirmSelectOptions, QueueBindOptions, QueueDeclareOptions,
     QueueDeleteOptions,
@@ -12,7 +13,7 @@ use secrecy::ExposeSecret as _;
 use serde_json::Value;
 
 use crate::support::broker_settings;
-use crate::support::brokers::{Rabbit, topology};
+use crate::support::brokers::{Rabbit, names, topology};
 use crate::support::rabbitmq::{VirtualHost, virtual_host};
 use crate::support::soon;
 
@@ -93,24 +94,42 @@ async fn a_tenants_user_reaches_its_own_replies_and_nothing_else() {
     assert!(may_declare(&acme, "acme.replies").await);
     assert!(may_bind(&acme, "acme.replies", "inferq.replies", "acme.replies").await);
     assert!(may_publish(&acme, "inferq.jobs", "topic").await);
+    assert!(may_publish(&acme, "inferq.queries", "query").await, "it cannot ask which models there are");
+    assert!(may_bind(&acme, "acme.replies", "inferq.models", "acme").await, "it cannot hear which models there are");
     assert!(may_consume(&acme, "acme.replies").await);
 
     for queue in ["inferq.jobs.topic", "inferq.dead.topic", "inferq.undeliverable", "other.replies"] {
         assert!(!may_consume(&acme, queue).await, "it reads {queue}");
     }
-    for exchange in ["inferq.dead", "inferq.retry", "inferq.replies", ""] {
+    for exchange in ["inferq.dead", "inferq.retry", "inferq.replies", "inferq.models", ""] {
         assert!(!may_publish(&acme, exchange, "topic").await, "it publishes to `{exchange}`");
     }
     for queue in ["inferq.jobs.mine", "other.mine", "acmex.mine"] {
         assert!(!may_declare(&acme, queue).await, "it declares {queue}");
     }
-    for exchange in ["inferq.jobs", "inferq.dead", "inferq.retry"] {
+    for exchange in ["inferq.jobs", "inferq.dead", "inferq.retry", "inferq.queries"] {
         assert!(!may_bind(&acme, "acme.replies", exchange, "topic").await, "it listens at {exchange}");
     }
     let deletes = may(&acme, async |channel| {
         channel.queue_delete("inferq.jobs.topic".into(), QueueDeleteOptions::default()).await.map(drop)
     });
     assert!(!deletes.await, "it deletes a queue of jobs");
+}
+
+/// Regression: a client declared the exchange of replies, which its user may not, although it stands.
+#[tokio::test]
+async fn a_client_needs_no_more_than_its_users_permissions() {
+    let rabbit = Rabbit::at(virtual_host().await);
+    amqp::apply(&rabbit.settings, &topology(&rabbit.settings)).await.unwrap();
+    let settings = broker_settings(user(&rabbit.vhost, "tenant", "acme").await.into());
+    let replies = Topology::for_replies(&names(), "acme.replies.1");
+    amqp::apply(&settings, &replies).await.unwrap();
+    let announcements = Topology::for_announcements(&names(), "acme.models.1", "acme");
+    amqp::apply(&settings, &announcements).await.unwrap();
+    // Where the exchange is missing, the client is told so: it may not make one.
+    amqp::remove(&rabbit.settings, &Topology { queues: Vec::new(), ..replies.clone() }).await.unwrap();
+    let error = amqp::apply(&settings, &replies).await.unwrap_err().to_string();
+    assert!(error.contains("inferq.replies") && error.contains("ACCESS_REFUSED"), "{error}");
 }
 
 #[tokio::test]
@@ -124,7 +143,7 @@ async fn the_workers_user_declares_its_own_and_reads_no_replies() {
     assert!(may_declare(&acme, "acme.replies").await);
 
     assert!(may_consume(&worker, "inferq.jobs.topic").await);
-    for exchange in ["inferq.replies", "inferq.dead", "inferq.retry"] {
+    for exchange in ["inferq.replies", "inferq.dead", "inferq.retry", "inferq.models"] {
         assert!(may_publish(&worker, exchange, "topic").await, "{exchange}");
     }
     assert!(!may_consume(&worker, "acme.replies").await, "it reads a tenant's replies");

@@ -28,8 +28,10 @@ const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 
 #[tokio::test]
 async fn python_opens_what_rust_sealed() {
-    let output = python::run(&["-m", "unittest", "discover", "-s", "tests", "-p", "test_envelope.py"], &[]).await;
-    assert!(output.status.success(), "{}", python::said(&output));
+    for tests in ["test_envelope.py", "test_discovery.py"] {
+        let output = python::run(&["-m", "unittest", "discover", "-s", "tests", "-p", tests], &[]).await;
+        assert!(output.status.success(), "{}", python::said(&output));
+    }
 }
 
 #[tokio::test]
@@ -123,7 +125,7 @@ async fn a_python_client_gets_its_answers_from_a_worker() {
 
     let tests = python::run(&["-m", "unittest", "discover", "-s", "tests", "-p", "test_worker.py"], &environment).await;
     let said = python::said(&tests);
-    assert!(tests.status.success() && said.contains("Ran 6 tests") && !said.contains("skipped"), "{said}");
+    assert!(tests.status.success() && said.contains("Ran 8 tests") && !said.contains("skipped"), "{said}");
 
     let arguments = ["submit.py", "--keys", &folder, "--tenant", "acme", "--json", "the goalie stopped every shot"];
     let submitted = python::run(&arguments, &environment).await;

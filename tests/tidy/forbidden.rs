@@ -135,9 +135,10 @@ fn calls(line: &str, function: &str) -> bool {
     })
 }
 
-/// Only a client may take a reply out of its queue without a confirmed publish in its place.
+/// Only a client may take a reply out of its queue without a confirmed publish in its place, and a worker a query, which is no job.
 fn taken(source: &Source) -> Vec<String> {
-    let allowed = ["src/client/", "src/broker/"].iter().any(|place| source.path.starts_with(place));
+    let allowed =
+        ["src/client/", "src/broker/", "src/worker/announce.rs"].iter().any(|place| source.path.starts_with(place));
     let found = source.program_lines().filter(|(_, line)| !allowed && line.contains(".taken()"));
     found.map(|(number, _)| format!("{}:{number}: a receipt is taken outside of src/client", source.path)).collect()
 }

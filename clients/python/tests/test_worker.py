@@ -5,7 +5,7 @@ import os
 import struct
 import unittest
 
-from inferq_client import Client, JobFailed, Keys, NotAccepted
+from inferq_client import Client, JobFailed, Keys, NotAccepted, UnknownModel
 
 URL = os.environ.get("INFERQ_AMQP_URL")
 KEYS = os.environ.get("INFERQ_TEST_KEYS")
@@ -47,13 +47,15 @@ class Worker(unittest.TestCase):
         self.assertAlmostEqual(sum(output.data), 1.0, places=4)
 
     def test_errors_are_answered_with_their_code(self):
+        unasking = Client(URL, Keys.load(KEYS, "acme"), discovery_wait_s=None)
+        self.addCleanup(unasking.close)
         for model, body, code in (
             ("topic:9", b'{"inputs":[{"name":"text","shape":[1],"datatype":"BYTES","data":["x"]}]}', "UNKNOWN_MODEL"),
             ("topic", b'{"inputs":[{"name":"text","shape":[2],"datatype":"BYTES","data":["x"]}]}', "INVALID_INPUT"),
             ("topic", b'{"inputs":[{"name":"text","shape":[1],"datatype":"FP32","data":[NaN]}]}', "MALFORMED_REQUEST"),
         ):
             with self.assertRaises(JobFailed) as failed:
-                self.client.submit_body(model, body).result(PATIENCE_S)
+                unasking.submit_body(model, body).result(PATIENCE_S)
             self.assertEqual(failed.exception.code, code)
 
     def test_a_job_that_is_late_already_is_told(self):
@@ -62,8 +64,24 @@ class Worker(unittest.TestCase):
         self.assertEqual(failed.exception.code, "DEADLINE_EXCEEDED")
 
     def test_a_model_that_nobody_serves_is_not_accepted(self):
-        with self.assertRaises(NotAccepted):
-            self.client.submit("nosuch", "x")
+        unasking = Client(URL, Keys.load(KEYS, "acme"), discovery_wait_s=None)
+        self.addCleanup(unasking.close)
+        with self.assertRaises(NotAccepted) as refused:
+            unasking.submit("nosuch", "x")
+        self.assertNotIsInstance(refused.exception, UnknownModel)
+
+    def test_the_workers_tell_what_they_serve(self):
+        topic = self.client.models()["topic"]
+        self.assertEqual((topic.replicas, list(topic.versions)), (1, [1]))
+        version = topic.versions[1]
+        self.assertEqual((version["inputs"][0]["name"], version["label_count"]), ("text", 5))
+        self.assertIn("recreation", version["labels"])
+
+    def test_an_unknown_model_is_refused_before_it_is_sent(self):
+        for model, words in (("topik", "served are `topic`"), ("topic:9", "has no version 9; it has 1")):
+            with self.assertRaises(UnknownModel) as refused:
+                self.client.submit(model, "x")
+            self.assertIn(words, str(refused.exception))
 
 
 if __name__ == "__main__":

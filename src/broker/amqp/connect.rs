@@ -62,6 +62,19 @@ pub enum ConnectError {
 }
 
 impl ConnectError {
+    /// Whether the broker knows what is asked for and does not allow it.
+    pub(super) fn is_forbidden(&self) -> bool {
+        match self {
+            Self::Declare { reason, .. } => reason.starts_with("ACCESS_REFUSED"),
+            Self::Endpoint(_)
+            | Self::NoAnswer { .. }
+            | Self::Refused { .. }
+            | Self::Untrusted { .. }
+            | Self::Silent { .. }
+            | Self::Broken(_) => false,
+        }
+    }
+
     /// Whether trying again is pointless until somebody changes something.
     #[must_use]
     pub fn is_lasting(&self) -> bool {

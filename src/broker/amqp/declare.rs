@@ -8,7 +8,7 @@ use lapin::options::{
     ExchangeDeclareOptions, ExchangeDeleteOptions, QueueBindOptions, QueueDeclareOptions, QueueDeleteOptions,
 };
 use lapin::types::{AMQPValue, FieldTable};
-use lapin::{Connection, ExchangeKind};
+use lapin::{Channel, Connection, ExchangeKind};
 
 use super::connect::{ConnectError, answered, close_channel};
 use crate::broker::topology::{Argument, Queue, Topology};
@@ -16,24 +16,41 @@ use crate::broker::topology::{Argument, Queue, Topology};
 /// Declares all of `topology` on a channel of its own; declaring again what stands changes nothing. Each answer is waited
 /// for as long as `limit`.
 pub(super) async fn declare(connection: &Connection, topology: &Topology, limit: Duration) -> Result<(), ConnectError> {
-    let channel = answered(limit, || "a channel".to_owned(), connection.create_channel()).await?;
+    let mut channel = answered(limit, || "a channel".to_owned(), connection.create_channel()).await?;
     for exchange in &topology.exchanges {
-        let options = ExchangeDeclareOptions {
-            passive: false,
-            durable: true,
-            auto_delete: false,
-            internal: false,
-            nowait: false,
-        };
-        let (name, kind) = (exchange.as_str().into(), ExchangeKind::Direct);
-        let declared = channel.exchange_declare(name, kind, options, FieldTable::default());
-        answered(limit, || format!("exchange `{exchange}`"), declared).await?;
+        match declare_exchange(&channel, exchange, Presence::Declared, limit).await {
+            // Who may not declare it may use what others have declared. The refusal has cost the channel.
+            Err(refusal @ ConnectError::Declare { .. }) if refusal.is_forbidden() => {
+                channel = answered(limit, || "a channel".to_owned(), connection.create_channel()).await?;
+                declare_exchange(&channel, exchange, Presence::Expected, limit).await.map_err(|_| refusal)?;
+            }
+            declared => declared?,
+        }
     }
     for queue in &topology.queues {
         declare_queue(&channel, queue, limit).await?;
     }
     close_channel(&channel).await;
     Ok(())
+}
+
+/// Whether an exchange may be made, or has to be there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Presence {
+    Declared,
+    Expected,
+}
+
+async fn declare_exchange(
+    channel: &Channel,
+    exchange: &str,
+    presence: Presence,
+    limit: Duration,
+) -> Result<(), ConnectError> {
+    let passive = presence == Presence::Expected;
+    let options = ExchangeDeclareOptions { passive, durable: true, auto_delete: false, internal: false, nowait: false };
+    let declared = channel.exchange_declare(exchange.into(), ExchangeKind::Direct, options, FieldTable::default());
+    answered(limit, || format!("exchange `{exchange}`"), declared).await
 }
 
 /// Deletes all of `topology`; what does not stand is no error.
@@ -53,10 +70,16 @@ pub(super) async fn delete(connection: &Connection, topology: &Topology, limit: 
     Ok(())
 }
 
-async fn declare_queue(channel: &lapin::Channel, queue: &Queue, limit: Duration) -> Result<(), ConnectError> {
+async fn declare_queue(channel: &Channel, queue: &Queue, limit: Duration) -> Result<(), ConnectError> {
     let name = &queue.name;
-    let options =
-        QueueDeclareOptions { passive: false, durable: true, exclusive: false, auto_delete: false, nowait: false };
+    let is_exclusive = queue.is_exclusive;
+    let options = QueueDeclareOptions {
+        passive: false,
+        durable: !is_exclusive,
+        exclusive: is_exclusive,
+        auto_delete: is_exclusive,
+        nowait: false,
+    };
     let declared = channel.queue_declare(name.as_str().into(), options, arguments(queue));
     answered(limit, || format!("queue `{name}`"), declared).await?;
     for binding in &queue.bindings {

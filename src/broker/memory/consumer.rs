@@ -122,7 +122,12 @@ impl Drop for MemoryConsumer {
         if let Some(settling) = self.settling.take() {
             settling.abort();
         }
-        self.shared.lock().abandon(self.id);
+        let mut state = self.shared.lock();
+        state.abandon(self.id);
+        for (queue, _) in &self.queues {
+            state.release(queue);
+        }
+        drop(state);
         self.shared.changed.notify_waiters();
     }
 }

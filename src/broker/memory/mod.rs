@@ -45,6 +45,11 @@ impl MemoryBroker {
         Self { shared: Arc::new(shared) }
     }
 
+    /// Declares what `topology` has and this broker has not.
+    pub fn declare(&self, topology: &Topology) {
+        self.shared.lock().declare(topology);
+    }
+
     /// Declares a reply queue and binds it to `exchange` under its own name.
     pub fn declare_reply_queue(&self, exchange: &str, name: &str) {
         self.shared.lock().declare_reply_queue(exchange, name);

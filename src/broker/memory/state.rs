@@ -33,6 +33,10 @@ pub(super) struct Stored {
 #[derive(Debug, Clone, Default)]
 struct Rules {
     max_bytes: Option<usize>,
+    /// Messages at most; beyond, the oldest go.
+    max_length: Option<usize>,
+    /// Whether it ends with its consumer.
+    is_exclusive: bool,
     ttl: Option<Duration>,
     dead_letter_exchange: Option<String>,
     dead_letter_routing_key: Option<String>,
@@ -71,20 +75,27 @@ pub(super) struct State {
 impl State {
     pub(super) fn new(topology: &Topology) -> Self {
         let mut state = Self::default();
+        state.declare(topology);
+        state
+    }
+
+    /// Declares what is not there yet.
+    pub(super) fn declare(&mut self, topology: &Topology) {
         for queue in &topology.queues {
             let rules = Rules {
                 max_bytes: queue.integer("x-max-length-bytes").and_then(|bytes| usize::try_from(bytes).ok()),
+                max_length: queue.integer("x-max-length").and_then(|length| usize::try_from(length).ok()),
+                is_exclusive: queue.is_exclusive,
                 ttl: queue.integer("x-message-ttl").and_then(|ms| u64::try_from(ms).ok()).map(Duration::from_millis),
                 dead_letter_exchange: queue.text("x-dead-letter-exchange").map(str::to_owned),
                 dead_letter_routing_key: queue.text("x-dead-letter-routing-key").map(str::to_owned),
                 delivery_limit: queue.integer("x-delivery-limit").and_then(|limit| u32::try_from(limit).ok()),
             };
-            state.queues.insert(queue.name.clone(), Queue { rules, ..Queue::default() });
+            self.queues.entry(queue.name.clone()).or_insert_with(|| Queue { rules, ..Queue::default() });
             for binding in &queue.bindings {
-                state.bind(&binding.exchange, &binding.routing_key, &queue.name);
+                self.bind(&binding.exchange, &binding.routing_key, &queue.name);
             }
         }
-        state
     }
 
     pub(super) fn declare_reply_queue(&mut self, exchange: &str, name: &str) {
@@ -101,6 +112,13 @@ impl State {
     pub(super) fn delete(&mut self, name: &str) {
         self.queues.remove(name);
         self.bindings.values_mut().for_each(|queues| queues.retain(|queue| queue != name));
+    }
+
+    /// Lets a queue go whose consumer is gone, where it belongs to that.
+    pub(super) fn release(&mut self, name: &str) {
+        if self.queues.get(name).is_some_and(|queue| queue.rules.is_exclusive) {
+            self.delete(name);
+        }
     }
 
     fn bind(&mut self, exchange: &str, routing_key: &str, queue: &str) {
@@ -143,6 +161,9 @@ impl State {
                 let expires = queue.rules.ttl.map(|ttl| Instant::now() + ttl);
                 queue.bytes += bytes;
                 queue.ready.push_back(Stored { expires, ..stored.clone() });
+                while queue.rules.max_length.is_some_and(|most| queue.ready.len() > most) {
+                    queue.bytes -= queue.ready.pop_front().map_or(0, |oldest| oldest.message.body.len());
+                }
             }
         }
         Published::Stored

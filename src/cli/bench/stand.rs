@@ -188,7 +188,8 @@ fn parts(settings: &Settings, ran: &Arc<Mutex<Vec<Ran>>>) -> Result<Parts, Failu
     };
     let models = Arc::new(ModelRepository::open(&settings.models, &options).map_err(AssembleError::from)?);
     let metrics = Arc::new(Metrics::new(&settings.service.worker_id, &names));
-    Ok(Parts { keyring, models, metrics, runs: RunWatch::new(settings.batching.max_run), loads: Arc::default() })
+    let (runs, changes) = (RunWatch::new(settings.batching.max_run), Arc::default());
+    Ok(Parts { keyring, models, metrics, runs, loads: Arc::default(), changes })
 }
 
 fn work<P: Publisher, C: Consumer>(

@@ -1,6 +1,6 @@
 //! `inferq models`: what the repository has, whether a worker could serve it, and how good it is.
 //!
-//! `show` reads descriptions, `check` loads, `add` and `alias` write, `evaluate` runs labelled texts.
+//! `show` reads descriptions, `remote` asks workers, `check` loads, `add` and `alias` write, `evaluate` runs labelled texts.
 
 use clap::{Args, Subcommand};
 
@@ -14,6 +14,7 @@ mod alias;
 mod check;
 mod evaluate;
 mod optimize;
+mod remote;
 mod scorecard;
 mod show;
 
@@ -26,7 +27,10 @@ pub struct ModelsArgs {
 
 #[derive(Debug, Subcommand)]
 enum ModelsCommand {
-    /// List the models and versions of the repository
+    /// List the models and versions of the repository, or those that workers serve
+    ///
+    /// With --remote the workers at the broker are asked which models they serve for the tenant whose keys are used: versions, aliases,
+    /// inputs, labels, and how many workers serve each. What they answer is encrypted for this tenant.
     #[command(after_help = show::LIST_EXAMPLES)]
     List(show::ListArgs),
     /// Describe one model: what it takes, what it answers, where it comes from

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 use serde::Serialize;
 
+use super::remote;
 use crate::cli::Context;
 use crate::cli::failure::{Exit, Failure};
 use crate::cli::output::{print, print_json, print_table};
@@ -18,9 +19,15 @@ use crate::settings::ModelSettings;
 #[derive(Debug, Args)]
 pub(super) struct ListArgs {
     /// The model repository's folder [default: models.directory]
-    #[arg(long, value_name = "FOLDER")]
+    #[arg(long, value_name = "FOLDER", conflicts_with = "remote")]
     directory: Option<PathBuf>,
-    /// Print JSON: an array of models as their model.toml describes them
+    /// Ask the workers at the broker instead
+    #[arg(long)]
+    remote: bool,
+    /// Whose keys to use with --remote [default: the only tenant of the key ring]
+    #[arg(long, value_name = "NAME", requires = "remote")]
+    tenant: Option<String>,
+    /// Print JSON: an array of models as their model.toml describes them, or as workers do
     #[arg(long)]
     json: bool,
 }
@@ -41,7 +48,8 @@ pub(super) struct ShowArgs {
 pub(super) const LIST_EXAMPLES: &str = "\
 Examples:
   inferq models list
-  inferq models list --directory /usr/share/inferq/models --json";
+  inferq models list --directory /usr/share/inferq/models --json
+  inferq models list --remote --tenant acme";
 
 pub(super) const SHOW_EXAMPLES: &str = "\
 Examples:
@@ -83,6 +91,9 @@ fn describe(directory: Option<PathBuf>, settings: &ModelSettings) -> Result<Vec<
 }
 
 pub(super) fn list(args: ListArgs, context: &Context) -> Result<(), Failure> {
+    if args.remote {
+        return remote::list(args.tenant.as_ref(), args.json, context);
+    }
     let models = describe(args.directory, &context.settings.models)?;
     if args.json {
         return print_json(&models);
