@@ -46,6 +46,25 @@ async fn texts_are_classified_in_their_order() {
     assert_eq!(worker.stop().await.abandoned, 0);
 }
 
+/// So large that it is encoded and sealed on another thread than small ones.
+#[tokio::test(start_paused = true)]
+async fn a_large_response_is_answered_whole() {
+    let house = House::build();
+    let worker = house.start();
+    let client = house.client();
+    let texts = ["the goalie stopped every shot in overtime", "the church and the gospel of jesus christ"];
+    let many: Vec<&str> = texts.into_iter().cycle().take(1_000).collect();
+    let job = Job::texts("topic".parse().unwrap(), &many);
+    let ResponseBody::Result(response) = client.predict(&job, LIMIT).await.unwrap() else { panic!("an error") };
+    let elements: usize = response.outputs.iter().map(|output| output.tensor.elements().len()).sum();
+    assert!(elements > inferq::limits::INLINE_ENCODE_ELEMENTS, "{elements}");
+    assert!(response.encode().unwrap().bytes.len() > inferq::limits::INLINE_OPEN_BYTES);
+    let labels: Vec<String> = Prediction::read_all(&response).into_iter().map(|p| p.label).collect();
+    assert_eq!(labels.len(), 1_000);
+    assert!(labels.chunks(2).all(|pair| pair == ["recreation", "religion"]));
+    assert_eq!(worker.stop().await.abandoned, 0);
+}
+
 #[tokio::test(start_paused = true)]
 async fn bad_requests_are_answered_with_their_code_and_the_worker_lives_on() {
     let house = House::build();

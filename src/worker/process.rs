@@ -20,12 +20,13 @@ use crate::batch::row::Inferred;
 use crate::broker::{Delivery, Publisher};
 use crate::envelope::{Admitted, JobIdentity, OpenedJob, Rejection, RequestClaims, Tenant, UnixSeconds, open_request};
 use crate::error::{ErrorCode, JobError};
-use crate::limits::INLINE_OPEN_BYTES;
+use crate::limits::{INLINE_ENCODE_ELEMENTS, INLINE_OPEN_BYTES};
 use crate::model::ExplainRequest;
 use crate::protocol::body::EncodedBody;
 use crate::protocol::model_ref::ModelRef;
 use crate::protocol::properties::{HEADER_DEADLINE_MS, Message};
 use crate::protocol::request::InferenceRequest;
+use crate::protocol::response::InferenceResponse;
 use crate::telemetry::labels::{RequeueReason, Stage};
 
 /// What a delivery tells about a job beside the message.
@@ -209,7 +210,7 @@ impl<P: Publisher> Worker<P> {
         if let Some((explain, row)) = explained {
             model.explain(&explain, row, &options, &mut response).await?;
         }
-        let body = response.encode()?;
+        let body = encode(response).await?;
         let (bytes, most) = (body.bytes.len(), self.open_policy.max_plaintext_bytes);
         if bytes > most {
             let message =
@@ -238,8 +239,14 @@ impl<P: Publisher> Worker<P> {
     }
 }
 
+/// Encodes the response; a large one off the async threads.
+async fn encode(response: InferenceResponse) -> Result<EncodedBody, JobError> {
+    let elements: usize = response.outputs.iter().map(|output| output.tensor.elements().len()).sum();
+    if elements <= INLINE_ENCODE_ELEMENTS { response.encode() } else { blocking(move || response.encode()).await }
+}
+
 /// Does `work` on a thread that may be busy for a while. Its panic is the caller's.
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+pub(super) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
     match tokio::task::spawn_blocking(work).await {
         Ok(done) => done,
         Err(error) => match error.try_into_panic() {

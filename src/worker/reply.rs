@@ -7,11 +7,14 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::Worker;
 use super::outcome::Outcome;
+use super::process::blocking;
 use super::stage::Stopwatch;
 use crate::broker::{Address, Confirmed, PublishError, Publisher, Receipt, Verdict};
-use crate::envelope::{Admission, ReplyContext, SealedReply, UnixSeconds, seal_reply};
+use crate::envelope::{Admission, ReplyContext, SealError, SealedReply, UnixSeconds, seal_reply};
 use crate::error::{ErrorCode, JobError};
-use crate::limits::{MAX_REPUBLISH_PAUSE, REFUSED_REPLY_PAUSE, REFUSED_REPLY_TRIES, REPUBLISH_PAUSE};
+use crate::limits::{
+    INLINE_OPEN_BYTES, MAX_REPUBLISH_PAUSE, REFUSED_REPLY_PAUSE, REFUSED_REPLY_TRIES, REPUBLISH_PAUSE,
+};
 use crate::protocol::body::EncodedBody;
 use crate::protocol::properties::{
     HEADER_ATTEMPT, HEADER_ERROR, HEADER_FAILED_AT, HEADER_FAILED_ATTEMPT, HEADER_REPLY_QUEUE, HEADER_WORKER,
@@ -74,9 +77,7 @@ impl<P: Publisher> Worker<P> {
         stopwatch: &mut Stopwatch<'_>,
     ) -> Result<Confirmed, PublishError> {
         let Answer { context, body, code, admission } = answer;
-        let sealed =
-            seal_reply(&self.keyring.current(), &context, &body, &self.open_policy.audience, UnixSeconds::now());
-        let sealed = match sealed {
+        let sealed = match self.seal(&context, body).await {
             Ok(sealed) => sealed,
             // The key was taken away while the job ran: nobody could read an answer any more.
             Err(error) => {
@@ -104,6 +105,16 @@ impl<P: Publisher> Worker<P> {
             }
             Err(error @ (PublishError::TimedOut(_) | PublishError::Unavailable(_))) => Err(error),
         }
+    }
+
+    /// Seals a reply; a large one off the async threads.
+    async fn seal(&self, context: &ReplyContext, body: EncodedBody) -> Result<SealedReply, SealError> {
+        let (keyring, now) = (self.keyring.current(), UnixSeconds::now());
+        if body.bytes.len() <= INLINE_OPEN_BYTES {
+            return seal_reply(&keyring, context, &body, &self.open_policy.audience, now);
+        }
+        let (context, audience) = (context.clone(), self.open_policy.audience.clone());
+        blocking(move || seal_reply(&keyring, &context, &body, &audience, now)).await
     }
 
     /// Publishes a reply; a full reply queue is given a few chances to empty itself.
