@@ -4,7 +4,7 @@
 //! a hundred times slower unoptimised. Used by `backend::tract` of inferq alone; knows neither tract nor ONNX.
 
 pub use self::gates::{GATE_ERROR, GATES};
-pub use self::recurrence::{Projection, Recurrence};
+pub use self::recurrence::{Projection, Recurrence, Summation};
 pub use self::weights::{Aligned, OnnxWeights, Weights, levels};
 pub use fearless_simd::Level;
 

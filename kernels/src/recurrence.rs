@@ -47,6 +47,27 @@ pub struct Recurrence<'a> {
     pub hidden: &'a mut [f32],
 }
 
+/// The recurrence over all steps of which only a weighted sum is wanted: rows that have ended take no part any more.
+#[derive(Debug)]
+pub struct Summation<'a> {
+    /// The weights.
+    pub weights: &'a Weights,
+    /// For each step, how many rows go on: the first so many; never more than in the step before.
+    pub active: &'a [usize],
+    /// What a [`Projection`] has made.
+    pub projected: &'a [f32],
+    /// For each step and row that goes on, its row of `projected`.
+    pub places: &'a [usize],
+    /// For each step and row that goes on, what its hidden state counts in the sum.
+    pub scales: &'a [f32],
+    /// Hidden states: before the first step, and then after a row's last.
+    pub hidden: &'a mut [f32],
+    /// Cells, likewise.
+    pub cells: &'a mut [f32],
+    /// What the sum of each row is added to.
+    pub sums: &'a mut [f32],
+}
+
 impl Projection<'_> {
     /// Runs it with the instructions that its weights are laid out for.
     pub fn run(self) {
@@ -110,62 +131,118 @@ impl Recurrence<'_> {
         let mut before = initial;
         for (places, after) in places.chunks_exact(rows).zip(hidden.chunks_exact_mut(rows * weights.hidden)) {
             let mut step = Step {
+                weights,
+                projected,
                 places: places.iter(),
-                before: before.chunks_exact(weights.hidden),
+                before: Some(before.chunks_exact(weights.hidden)),
                 cells: cells.chunks_exact_mut(weights.hidden),
-                after: after.chunks_exact_mut(weights.hidden),
+                states: &mut *after,
+                summed: None,
             };
-            for rows in tiles(rows, S::f32s::LEN) {
-                match rows {
-                    1 => advance::<S, 1>(simd, weights, projected, &mut step, &mut packed),
-                    2 => advance::<S, 2>(simd, weights, projected, &mut step, &mut packed),
-                    3 => advance::<S, 3>(simd, weights, projected, &mut step, &mut packed),
-                    4 => advance::<S, 4>(simd, weights, projected, &mut step, &mut packed),
-                    5 => advance::<S, 5>(simd, weights, projected, &mut step, &mut packed),
-                    _ => advance::<S, MAX_TILE>(simd, weights, projected, &mut step, &mut packed),
-                }
-            }
+            step.advance_all(simd, rows, &mut packed);
             before = after;
+        }
+    }
+}
+
+impl Summation<'_> {
+    /// Runs it with the instructions that its weights are laid out for.
+    pub fn run(self) {
+        dispatch!(self.weights.level, simd => self.run_with(simd));
+    }
+
+    #[inline(always)]
+    fn run_with<S: Simd>(self, simd: S) {
+        let Self { weights, active, projected, places, scales, hidden, cells, sums } = self;
+        let mut packed = vec![0.0; weights.hidden * MAX_TILE];
+        let (mut places, mut scales) = (places, scales);
+        for rows in active {
+            let (own_places, later_places) = places.split_at(*rows);
+            let (own_scales, later_scales) = scales.split_at(*rows);
+            let mut step = Step {
+                weights,
+                projected,
+                places: own_places.iter(),
+                before: None,
+                cells: cells.chunks_exact_mut(weights.hidden),
+                states: &mut *hidden,
+                summed: Some((own_scales.iter(), sums.chunks_exact_mut(weights.hidden))),
+            };
+            step.advance_all(simd, *rows, &mut packed);
+            (places, scales) = (later_places, later_scales);
         }
     }
 }
 
 /// The rows of one step that have not been advanced yet.
 struct Step<'a> {
+    weights: &'a Weights,
+    projected: &'a [f32],
     places: std::slice::Iter<'a, usize>,
-    before: std::slice::ChunksExact<'a, f32>,
+    /// Hidden states before; those in `states` where there are none.
+    before: Option<std::slice::ChunksExact<'a, f32>>,
     cells: std::slice::ChunksExactMut<'a, f32>,
-    after: std::slice::ChunksExactMut<'a, f32>,
+    /// Hidden states after.
+    states: &'a mut [f32],
+    /// What a row's state counts, and what it is added to.
+    summed: Option<(std::slice::Iter<'a, f32>, std::slice::ChunksExactMut<'a, f32>)>,
 }
 
-/// Advances the next `R` rows of `step`.
-#[inline(always)]
-fn advance<S: Simd, const R: usize>(
-    simd: S,
-    weights: &Weights,
-    projected: &[f32],
-    step: &mut Step<'_>,
-    packed: &mut [f32],
-) {
-    let (lanes, wide) = (S::f32s::LEN, S::f32s::LEN * GATES);
-    let row_of = |place: &usize| projected.get(place * weights.columns()..).unwrap_or_default().chunks_exact(wide);
-    let mut inputs: [_; R] = first(step.places.by_ref().map(row_of));
-    let before = pack::<R>(step.before.by_ref(), packed);
-    let mut cells: [_; R] = first(step.cells.by_ref().map(|row| row.chunks_exact_mut(lanes)));
-    let mut after: [_; R] = first(step.after.by_ref().map(|row| row.chunks_exact_mut(lanes)));
-    for panel in weights.recurrent.as_slice().chunks_exact(weights.hidden * wide) {
-        let mut sums = [[S::f32s::splat(simd, 0.0); GATES]; R];
-        for (sums, input) in sums.iter_mut().zip(&mut inputs) {
-            if let Some(input) = input.next() {
-                *sums = load::<S>(simd, input);
+impl Step<'_> {
+    /// Advances `rows` rows, tile by tile.
+    #[inline(always)]
+    fn advance_all<S: Simd>(&mut self, simd: S, rows: usize, packed: &mut [f32]) {
+        for rows in tiles(rows, S::f32s::LEN) {
+            match rows {
+                1 => self.advance::<S, 1>(simd, packed),
+                2 => self.advance::<S, 2>(simd, packed),
+                3 => self.advance::<S, 3>(simd, packed),
+                4 => self.advance::<S, 4>(simd, packed),
+                5 => self.advance::<S, 5>(simd, packed),
+                _ => self.advance::<S, MAX_TILE>(simd, packed),
             }
         }
-        let sums = product::<S, R>(simd, sums, panel, before);
-        for ((cells, after), sums) in cells.iter_mut().zip(&mut after).zip(sums) {
-            if let (Some(own), Some(after)) = (cells.next(), after.next()) {
-                let (hidden, next) = cell(simd, sums, S::f32s::from_slice(simd, own));
-                hidden.store_slice(after);
-                next.store_slice(own);
+    }
+
+    /// Advances the next `R` rows.
+    #[inline(always)]
+    fn advance<S: Simd, const R: usize>(&mut self, simd: S, packed: &mut [f32]) {
+        let Self { weights, projected, .. } = *self;
+        let (lanes, wide) = (S::f32s::LEN, S::f32s::LEN * GATES);
+        let row_of = |place: &usize| projected.get(place * weights.columns()..).unwrap_or_default().chunks_exact(wide);
+        let mut inputs: [_; R] = first(self.places.by_ref().map(row_of));
+        let (own, later) = std::mem::take(&mut self.states).split_at_mut(R * weights.hidden);
+        self.states = later;
+        let before = match &mut self.before {
+            Some(before) => pack::<R>(before, packed),
+            None => pack::<R>(own.chunks_exact(weights.hidden), packed),
+        };
+        let mut after: [_; R] = first(own.chunks_exact_mut(weights.hidden).map(|row| row.chunks_exact_mut(lanes)));
+        let mut cells: [_; R] = first(self.cells.by_ref().map(|row| row.chunks_exact_mut(lanes)));
+        let mut summed: Option<[_; R]> = self.summed.as_mut().map(|(scales, sums)| {
+            first(scales.zip(sums).map(|(scale, sums)| (S::f32s::splat(simd, *scale), sums.chunks_exact_mut(lanes))))
+        });
+        for panel in weights.recurrent.as_slice().chunks_exact(weights.hidden * wide) {
+            let mut sums = [[S::f32s::splat(simd, 0.0); GATES]; R];
+            for (sums, input) in sums.iter_mut().zip(&mut inputs) {
+                if let Some(input) = input.next() {
+                    *sums = load::<S>(simd, input);
+                }
+            }
+            let sums = product::<S, R>(simd, sums, panel, before);
+            let mut states = [S::f32s::splat(simd, 0.0); R];
+            for (((cells, after), sums), state) in cells.iter_mut().zip(&mut after).zip(sums).zip(&mut states) {
+                if let (Some(own), Some(after)) = (cells.next(), after.next()) {
+                    let (hidden, next) = cell(simd, sums, S::f32s::from_slice(simd, own));
+                    hidden.store_slice(after);
+                    next.store_slice(own);
+                    *state = hidden;
+                }
+            }
+            for ((scale, sums), state) in summed.iter_mut().flatten().zip(states) {
+                if let Some(own) = sums.next() {
+                    scale.mul_add(state, S::f32s::from_slice(simd, own)).store_slice(own);
+                }
             }
         }
     }

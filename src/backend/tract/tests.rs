@@ -149,6 +149,8 @@ fn the_fused_model_answers_as_tract_alone_does() {
 fn the_fused_model_looks_nothing_up_by_itself() {
     let operators = topic().plans.operators();
     assert!(!operators.iter().any(|name| name == "Gather" || name == "Scan"), "{operators:?}");
+    let sums = operators.iter().filter(|name| *name == "Reduce<Sum>").count();
+    assert_eq!(sums, 1, "of the steps that count, not of what the operator sums up itself: {operators:?}");
 }
 
 #[test]

@@ -1,10 +1,11 @@
 //! The LSTM as an operator of tract's.
 //!
 //! Made by `Lstm`. It keeps nothing between runs: every run begins at its initial states, which are inputs, or zeros.
-//! Where its inputs are rows of a constant table, as those of an embedding are, the operator takes the ids instead: then
-//! each id that occurs is projected once, however often it occurs.
+//! `absorb` makes of it, where the graph around it allows, one that takes ids instead of their features, and one that
+//! answers a weighted sum of its states (`summed`).
 
 use std::hash::{Hash, Hasher};
+use std::num::NonZeroU32;
 use std::sync::{Arc, OnceLock};
 
 use inferq_kernels::{Aligned, Projection, Recurrence, Weights};
@@ -13,10 +14,8 @@ use tract_onnx::prelude::{
     tvec,
 };
 use tract_onnx::tract_core::internal::{
-    AxisOp, DatumExt as _, EvalContext, EvalOp, Op, StaticName, TypedModelPatch, TypedOp, as_op, op_as_typed_op,
-    op_out_of_plan,
+    DatumExt as _, EvalContext, EvalOp, Op, StaticName, TypedModelPatch, TypedOp, as_op, op_as_typed_op, op_out_of_plan,
 };
-use tract_onnx::tract_core::ops::array::Gather;
 use tract_onnx::tract_hir::internal::{anyhow, bail};
 
 use crate::limits::MAX_FOLDED_EMBEDDING_BYTES;
@@ -31,6 +30,9 @@ pub(super) struct FusedLstm {
     pub(super) has_initial_hidden: bool,
     pub(super) has_initial_cell: bool,
     pub(super) outputs: Outputs,
+    /// Whether a further input (rows, steps, 1) tells what each step counts, and the output is the weighted sum of the hidden
+    /// states (rows, 1, units) instead of `outputs`.
+    pub(super) is_summed: bool,
 }
 
 /// An embedding multiplied with the input weights, made by whoever needs it first.
@@ -76,24 +78,43 @@ impl Outputs {
     }
 }
 
+/// The steps that rows take part in: the first `active` of `order`, step by step.
+pub(super) struct Walk {
+    /// For each step, how many rows go on.
+    pub(super) active: Vec<usize>,
+    /// The rows, those that go on for longest first.
+    pub(super) order: Vec<usize>,
+}
+
+impl Walk {
+    /// All `rows` rows in all `steps` steps.
+    fn whole(steps: usize, rows: usize) -> Self {
+        Self { active: vec![rows; steps], order: (0..rows).collect() }
+    }
+
+    /// The steps and rows in the order in which they are taken.
+    pub(super) fn pairs(&self) -> impl Iterator<Item = (usize, usize)> {
+        let of_step = |(step, active): (usize, &usize)| self.order.iter().take(*active).map(move |row| (step, *row));
+        self.active.iter().enumerate().flat_map(of_step)
+    }
+}
+
 /// What the recurrence takes in, projected.
-struct Projected {
-    steps: usize,
-    rows: usize,
+pub(super) struct Projected {
     /// Rows of preactivations.
-    numbers: Numbers,
-    /// For each step and row, its row of `numbers`.
-    places: Vec<usize>,
+    pub(super) numbers: Numbers,
+    /// For each step and row that is taken, its row of `numbers`.
+    pub(super) places: Vec<usize>,
 }
 
 /// Preactivations: of this run, or of every word that there is.
-enum Numbers {
+pub(super) enum Numbers {
     Own(Aligned),
     Folded(Folded),
 }
 
 impl Numbers {
-    fn as_slice(&self) -> &[f32] {
+    pub(super) fn as_slice(&self) -> &[f32] {
         match self {
             Self::Own(numbers) => numbers.as_slice(),
             Self::Folded(folded) => folded.get().map(Aligned::as_slice).unwrap_or_default(),
@@ -109,65 +130,77 @@ impl FusedLstm {
         numbers
     }
 
-    fn projected(&self, input: &TValue) -> TractResult<Projected> {
+    /// Steps and rows of `input`.
+    pub(super) fn extent(&self, input: &TValue) -> TractResult<(usize, usize)> {
+        match (&self.source, input.shape()) {
+            (Source::Inputs, &[steps, rows, _]) | (Source::Ids { rows_first: false, .. }, &[steps, rows]) => {
+                Ok((steps, rows))
+            }
+            (Source::Ids { rows_first: true, .. }, &[rows, steps]) => Ok((steps, rows)),
+            (_, shape) => bail!("an LSTM's input has shape {shape:?}"),
+        }
+    }
+
+    pub(super) fn projected(&self, input: &TValue, walk: &Walk) -> TractResult<Projected> {
         match &self.source {
             Source::Inputs => {
                 let view = input.to_plain_array_view::<f32>()?;
-                let (&[steps, rows, features], Some(inputs)) = (view.shape(), view.as_slice()) else {
+                let (&[_, rows, features], Some(inputs)) = (view.shape(), view.as_slice()) else {
                     bail!("an LSTM's input has shape {:?}", input.shape());
                 };
                 if features != self.weights.features {
                     bail!("an LSTM's input has {features} features, its weights have {}", self.weights.features);
                 }
-                let numbers = Numbers::Own(self.project(inputs));
-                Ok(Projected { steps, rows, numbers, places: (0..steps * rows).collect() })
+                let places = walk.pairs().map(|(step, row)| step * rows + row).collect();
+                Ok(Projected { numbers: Numbers::Own(self.project(inputs)), places })
             }
-            Source::Ids { table, rows_first } => self.projected_ids(input, table, *rows_first),
+            Source::Ids { table, rows_first } => self.projected_ids((input, *rows_first), table, walk),
         }
     }
 
-    fn projected_ids(&self, ids: &TValue, table: &Tensor, rows_first: bool) -> TractResult<Projected> {
+    fn projected_ids(&self, (ids, rows_first): (&TValue, bool), table: &Tensor, walk: &Walk) -> TractResult<Projected> {
         let mut ids = ids.to_plain_array_view::<i64>()?;
         if rows_first {
             ids.swap_axes(0, 1);
         }
-        let &[steps, rows] = ids.shape() else { bail!("an LSTM's ids have shape {:?}", ids.shape()) };
         let table = table.to_plain_array_view::<f32>()?;
         let Some(table) = table.as_slice() else { bail!("an embedding is not in order") };
         let known = table.len() / self.weights.features;
-        // As ONNX has it, an id below 0 counts from the end.
-        let index = |id: &i64| {
+        let index = |(step, row): (usize, usize)| {
+            let Some(id) = ids.get([step, row]) else { bail!("an LSTM's ids have shape {:?}", ids.shape()) };
+            // As ONNX has it, an id below 0 counts from the end.
             let index = usize::try_from(if *id < 0 { known as i64 + id } else { *id });
             let index = index.ok().filter(|index| *index < known);
             index.ok_or_else(|| anyhow!("id {id} is not in an embedding of {known}"))
         };
+        let indices = walk.pairs().map(index).collect::<TractResult<Vec<usize>>>()?;
         if let Some(folded) = &self.folded {
-            let places = ids.iter().map(index).collect::<TractResult<_>>()?;
-            return Ok(Projected { steps, rows, numbers: Numbers::Folded(Arc::clone(folded)), places });
+            return Ok(Projected { numbers: Numbers::Folded(Arc::clone(folded)), places: indices });
         }
-        let indices = ids.iter().map(index).collect::<TractResult<Vec<usize>>>()?;
         let (inputs, places) = self.distinct(&indices, table);
-        Ok(Projected { steps, rows, numbers: Numbers::Own(self.project(&inputs)), places })
+        Ok(Projected { numbers: Numbers::Own(self.project(&inputs)), places })
     }
 
     /// The rows of `table` that occur in `indices`, each once, and for each index the place of its row.
     fn distinct(&self, indices: &[usize], table: &[f32]) -> (Vec<f32>, Vec<usize>) {
         let features = self.weights.features;
-        let mut place_of = vec![None; table.len() / features];
-        let mut inputs = Vec::new();
+        let mut place_of: Vec<Option<NonZeroU32>> = vec![None; table.len() / features];
+        let (mut inputs, mut occurred) = (Vec::new(), 0_u32);
         let mut places = Vec::with_capacity(indices.len());
         for index in indices {
             let Some(place) = place_of.get_mut(*index) else { continue };
-            places.push(*place.get_or_insert_with(|| {
-                inputs.extend(table.iter().skip(index * features).take(features));
-                inputs.len() / features - 1
-            }));
+            if place.is_none() {
+                inputs.extend_from_slice(table.get(index * features..(index + 1) * features).unwrap_or_default());
+                occurred += 1;
+                *place = NonZeroU32::new(occurred);
+            }
+            places.push(place.map_or(0, |place| place.get() as usize - 1));
         }
         (inputs, places)
     }
 
     /// Multiplies `table` with the input weights into `folded`; whether what is there is of this table.
-    fn fold(&self, table: &Tensor, folded: &Folded) -> bool {
+    pub(super) fn fold(&self, table: &Tensor, folded: &Folded) -> bool {
         let view = table.to_plain_array_view::<f32>();
         let Some(rows) = view.as_ref().ok().and_then(|view| view.as_slice()) else { return false };
         let numbers = rows.len() / self.weights.features * self.weights.columns();
@@ -178,7 +211,7 @@ impl FusedLstm {
     }
 
     /// The initial state in `input`, or zeros.
-    fn state(&self, input: Option<&TValue>, rows: usize) -> TractResult<Tensor> {
+    pub(super) fn state(&self, input: Option<&TValue>, rows: usize) -> TractResult<Tensor> {
         let shape = [1, rows, self.weights.hidden];
         let Some(input) = input else { return Tensor::zero::<f32>(&shape) };
         if input.shape() != shape || input.datum_type() != DatumType::F32 {
@@ -201,10 +234,15 @@ impl EvalOp for FusedLstm {
     fn eval(&self, _: &EvalContext, inputs: TVec<TValue>) -> TractResult<TVec<TValue>> {
         let mut inputs = inputs.iter();
         let Some(input) = inputs.next() else { bail!("an LSTM has no input") };
-        let Projected { steps, rows, numbers, places } = self.projected(input)?;
+        let (steps, rows) = self.extent(input)?;
         let units = self.weights.hidden;
         let initial = self.state(if self.has_initial_hidden { inputs.next() } else { None }, rows)?;
         let mut cells = self.state(if self.has_initial_cell { inputs.next() } else { None }, rows)?;
+        if self.is_summed {
+            let Some(scales) = inputs.next() else { bail!("nothing tells what a step counts") };
+            return Ok(tvec!(self.sum(input, scales, (initial, cells))?.into()));
+        }
+        let Projected { numbers, places } = self.projected(input, &Walk::whole(steps, rows))?;
         let mut hidden = Tensor::zero::<f32>(&[steps, 1, rows, units])?;
         if rows > 0 {
             let mut cells = cells.try_as_plain_ram_mut()?;
@@ -249,44 +287,22 @@ impl TypedOp for FusedLstm {
         let (Some(first), Some(second)) = (shape.first(), shape.get(1)) else {
             bail!("an LSTM's input has shape {shape:?}");
         };
-        let shapes = match self.source {
-            Source::Ids { rows_first: true, .. } => self.shapes(second, first),
-            Source::Inputs | Source::Ids { rows_first: false, .. } => self.shapes(first, second),
+        let (steps, rows) = match self.source {
+            Source::Ids { rows_first: true, .. } => (second, first),
+            Source::Inputs | Source::Ids { rows_first: false, .. } => (first, second),
         };
+        if self.is_summed {
+            return Ok(tvec!(f32::fact([rows.clone(), 1.to_dim(), self.weights.hidden.to_dim()])));
+        }
+        let shapes = self.shapes(steps, rows);
         Ok(shapes.into_iter().map(f32::fact).collect())
     }
 
-    /// Takes the ids where the input is looked up by them.
     fn declutter(&self, model: &TypedModel, node: &TypedNode) -> TractResult<Option<TypedModelPatch>> {
-        let (Source::Inputs, Some(input)) = (&self.source, node.inputs.first()) else { return Ok(None) };
-        let mut producer = model.node(input.node);
-        let swaps = |op: &AxisOp| matches!(op, AxisOp::Move(0, 1) | AxisOp::Move(1, 0));
-        let rows_first = producer.op_as::<AxisOp>().is_some_and(swaps);
-        if rows_first {
-            let before = producer.inputs.first().ok_or_else(|| anyhow!("an axis is moved of nothing"))?;
-            producer = model.node(before.node);
+        match self.by_ids(model, node)? {
+            Some(patch) => Ok(Some(patch)),
+            None => self.summed(model, node),
         }
-        let (Some(gather), &[table, ids]) = (producer.op_as::<Gather>(), producer.inputs.as_slice()) else {
-            return Ok(None);
-        };
-        let is_ids = |fact: &TypedFact| fact.datum_type == DatumType::I64 && fact.rank() == 2;
-        let is_table = |table: &Arc<Tensor>| {
-            table.datum_type() == DatumType::F32
-                && matches!(table.shape(), &[_, width] if width == self.weights.features)
-        };
-        let table = model.outlet_fact(table)?.konst.clone().filter(is_table);
-        let (Some(table), 0, None) = (table, gather.axis, gather.output_type) else { return Ok(None) };
-        if !is_ids(model.outlet_fact(ids)?) {
-            return Ok(None);
-        }
-        // Now, so that no job waits for it; nothing where another table was multiplied before, or this one is too large.
-        let folded = self.folded.clone().filter(|folded| self.fold(&table, folded));
-        let by_ids = Self { folded, source: Source::Ids { table, rows_first }, ..self.clone() };
-        let mut inputs = node.inputs.clone();
-        if let Some(first) = inputs.first_mut() {
-            *first = ids;
-        }
-        TypedModelPatch::replace_single_op(model, node, &inputs, by_ids).map(Some)
     }
 }
 
@@ -304,6 +320,7 @@ impl PartialEq for FusedLstm {
             && self.has_initial_hidden == other.has_initial_hidden
             && self.has_initial_cell == other.has_initial_cell
             && self.outputs == other.outputs
+            && self.is_summed == other.is_summed
     }
 }
 
@@ -313,5 +330,6 @@ impl Hash for FusedLstm {
     fn hash<H: Hasher>(&self, state: &mut H) {
         Arc::as_ptr(&self.weights).hash(state);
         self.outputs.hash(state);
+        self.is_summed.hash(state);
     }
 }

@@ -19,7 +19,9 @@ use tract_onnx::tract_hir::internal::{Expansion, InferenceResult, OutletId, Stat
 use self::fused::{Folded, FusedLstm, Outputs, Source};
 use super::rewrite::embedding;
 
+mod absorb;
 mod fused;
+mod summed;
 
 /// An `LSTM` of ONNX: tract's reading of it, and whether we may run it ourselves.
 #[derive(Debug, Clone)]
@@ -92,6 +94,7 @@ impl Lstm {
             has_initial_hidden: plain.optional_initial_h_input.is_some(),
             has_initial_cell: plain.optional_initial_c_input.is_some(),
             outputs,
+            is_summed: false,
         }))
     }
 }

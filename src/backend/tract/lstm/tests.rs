@@ -1,6 +1,6 @@
 //! Tests of the fused operator: against exact arithmetic, against tract's loop, and of what is left to tract.
 
-use inferq_kernels::{Aligned, Level, OnnxWeights, Projection, Recurrence, Weights, levels};
+use inferq_kernels::{Aligned, Level, OnnxWeights, Projection, Recurrence, Summation, Weights, levels};
 use tract_onnx::model::ParsingContext;
 use tract_onnx::pb::attribute_proto::AttributeType;
 use tract_onnx::pb::tensor_proto::DataType;
@@ -121,6 +121,47 @@ fn a_row_is_the_same_in_any_company() {
                 assert_eq!(&together[(step * rows + place) * HIDDEN..][..HIDDEN], alone);
             }
         }
+    }
+}
+
+/// Rows that end one after the other: what is summed up is what each has on its way, bit for bit what it would be alone.
+#[test]
+fn rows_that_have_ended_are_left_out_and_the_others_do_not_notice() {
+    let (input, recurrent) = (numbers(4 * HIDDEN * FEATURES, 1), numbers(4 * HIDDEN * HIDDEN, 2));
+    let onnx = OnnxWeights { hidden: HIDDEN, features: FEATURES, input: &input, recurrent: &recurrent, bias: &[] };
+    let (rows, active) = (9, [9, 9, 7, 3, 1, 1]);
+    let inputs = numbers(active.len() * rows * FEATURES, 8);
+    let zeros = vec![0.0; rows * HIDDEN];
+    let places: Vec<usize> =
+        (0..active.len()).flat_map(|step| (0..active[step]).map(move |r| step * rows + r)).collect();
+    let scales: Vec<f32> = places.iter().map(|place| if place % 5 == 3 { 0.0 } else { 0.5 }).collect();
+    for level in levels() {
+        let all = kernel(onnx, level, &inputs, rows, (&zeros, &zeros));
+        let mut expected = zeros.clone();
+        for (place, scale) in places.iter().zip(&scales) {
+            let row = place % rows;
+            for unit in 0..HIDDEN {
+                expected[row * HIDDEN + unit] += scale * all[place * HIDDEN + unit];
+            }
+        }
+        let weights = Weights::lay_out(onnx, level).unwrap();
+        let mut projected = Aligned::zeros(active.len() * rows * weights.columns());
+        Projection { weights: &weights, inputs: &inputs, outputs: projected.as_mut_slice() }.run();
+        let (mut hidden, mut cells, mut sums) = (zeros.clone(), zeros.clone(), zeros.clone());
+        Summation {
+            weights: &weights,
+            active: &active,
+            projected: projected.as_slice(),
+            places: &places,
+            scales: &scales,
+            hidden: &mut hidden,
+            cells: &mut cells,
+            sums: &mut sums,
+        }
+        .run();
+        let worst = expected.iter().zip(&sums).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+        assert!(worst < 1e-6, "{level:?}: {worst:e}");
+        assert_eq!(hidden[..HIDDEN], all[5 * rows * HIDDEN..][..HIDDEN], "the longest, to the last bit");
     }
 }
 
@@ -278,5 +319,89 @@ fn whatever_is_special_is_left_to_tract() {
         let ((ours, is_fused), (plain, _)) = (case.run(Some(super::read)), case.run(None));
         assert!(!is_fused, "{what} was fused");
         assert_eq!(ours, plain, "{what}");
+    }
+}
+
+/// A graph that sums up the states of an `LSTM`, each times what its second input says; `states_too` has it answer them, too.
+fn summing(states_too: bool) -> ModelProto {
+    let node = |op: &str, name: &str, input: &[&str]| NodeProto {
+        op_type: op.to_owned(),
+        name: name.to_owned(),
+        input: input.iter().map(|name| (*name).to_owned()).collect(),
+        output: vec![name.to_owned()],
+        ..NodeProto::default()
+    };
+    let integers = |name: &str, number: i64| TensorProto {
+        name: name.to_owned(),
+        dims: vec![1],
+        data_type: DataType::Int64.into(),
+        int64_data: vec![number],
+        ..TensorProto::default()
+    };
+    let named = |name: &str| {
+        let floats = TensorType { elem_type: DataType::Float.into(), shape: None };
+        let r#type = TypeProto { value: Some(TypeValue::TensorType(floats)), ..TypeProto::default() };
+        ValueInfoProto { name: name.to_owned(), r#type: Some(r#type), ..ValueInfoProto::default() }
+    };
+    let perm = AttributeProto { ints: vec![1, 0, 2], ..attribute("perm", AttributeType::Ints) };
+    let keep = AttributeProto { i: 0, ..attribute("keepdims", AttributeType::Int) };
+    let outputs = if states_too { vec![named("sum"), named("turned")] } else { vec![named("sum")] };
+    let graph = GraphProto {
+        node: vec![
+            node("LSTM", "states", &["x", "W", "R"]),
+            node("Squeeze", "squeezed", &["states", "one"]),
+            NodeProto { attribute: vec![perm], ..node("Transpose", "turned", &["squeezed"]) },
+            node("Mul", "scaled", &["turned", "scales"]),
+            NodeProto { attribute: vec![keep], ..node("ReduceSum", "sum", &["scaled", "one"]) },
+        ],
+        initializer: Node { inputs: Vec::new(), ..self::node() }
+            .initializers()
+            .into_iter()
+            .chain([integers("one", 1)])
+            .collect(),
+        input: vec![named("x"), named("scales")],
+        output: outputs,
+        ..GraphProto::default()
+    };
+    let opset = OperatorSetIdProto { version: 17, ..OperatorSetIdProto::default() };
+    ModelProto { graph: Some(graph), opset_import: vec![opset], ..ModelProto::default() }
+}
+
+/// The first output, and the operators.
+fn run_summing(read: Option<Read>, states_too: bool, width: usize, scales: &[f32]) -> (Vec<f32>, Vec<String>) {
+    let mut reader = tract_onnx::onnx();
+    if let Some(read) = read {
+        reader.op_register.insert("LSTM", read);
+    }
+    let mut model = reader.model_for_proto_model(&summing(states_too)).unwrap();
+    let shapes = [tvec!(4, 3, FEATURES), tvec!(3, 4, width)];
+    for (index, shape) in shapes.iter().enumerate() {
+        model.set_input_fact(index, InferenceFact::dt_shape(f32::datum_type(), shape.clone())).unwrap();
+    }
+    let model = model.into_typed().unwrap().into_decluttered().unwrap();
+    let plan = model.into_optimized().unwrap().into_runnable().unwrap();
+    let operators = plan.model().nodes().iter().map(|node| node.op.name().into_owned()).collect();
+    let inputs =
+        [Tensor::from_shape(&shapes[0], &numbers(4 * 3 * FEATURES, 9)), Tensor::from_shape(&shapes[1], scales)];
+    let inputs = inputs.into_iter().map(|input| TValue::from(input.unwrap())).collect();
+    let outputs = TypedRunnableModel::run(&plan, inputs).unwrap();
+    (outputs[0].to_plain_array_view::<f32>().unwrap().iter().copied().collect(), operators)
+}
+
+#[test]
+fn a_weighted_sum_of_the_states_is_the_operators_own_where_nothing_else_is_made_of_them() {
+    // Rows that end early, late, and never begin; a step in between that counts nothing, and some that count less than nothing.
+    let scales = [1.0, 0.5, 0.0, 0.0, 1.0, 0.0, -2.0, 0.25, 0.0, 0.0, 0.0, 0.0];
+    let wide: Vec<f32> = scales.iter().flat_map(|scale| [*scale; HIDDEN]).collect();
+    let has_sum = |operators: &[String]| operators.iter().any(|name| name == "Reduce<Sum>");
+    let (plain, _) = run_summing(None, false, 1, &scales);
+    assert!(plain[..HIDDEN].iter().any(|sum| sum.abs() > 0.01), "{plain:?}");
+    for (states_too, width, scales, left_out) in
+        [(false, 1, &scales[..], true), (true, 1, &scales[..], false), (false, HIDDEN, &wide[..], false)]
+    {
+        let (ours, operators) = run_summing(Some(super::read), states_too, width, scales);
+        assert_eq!(has_sum(&operators), !left_out, "{operators:?}");
+        let worst = plain.iter().zip(&ours).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+        assert!(plain.len() == ours.len() && worst < 1e-5, "{worst:e}");
     }
 }
