@@ -25,18 +25,6 @@ scripts/bench-record.sh puts the tables into docs/benchmarks.md.
 docs/benchmarks.md says how it is measured.
 USAGE
 
-# Makes the Python environment, unless it holds what is asked for.
-prepare_python() {
-    local venv=$1 wanted=bench/peers/requirements.txt
-    cmp -s "$wanted" "$venv/installed.txt" && return
-    ensure_python_venv
-    say "installing the Python workers from PyPI into $venv: $(tr '\n' ' ' <"$wanted")"
-    rm -rf "$venv"
-    python3 -m venv "$venv"
-    "$venv/bin/pip" install --quiet --disable-pip-version-check --requirement "$wanted"
-    cp "$wanted" "$venv/installed.txt"
-}
-
 # Builds the generator and prints its path.
 build_generator() {
     cargo bench --locked --bench peers --no-run --message-format json |
@@ -49,7 +37,7 @@ main() {
     ensure_rabbitmq
     local target generator
     target=$(target_folder)
-    prepare_python "$target/peers/venv"
+    prepare_python "$target/peers/venv" bench/peers/requirements.txt
     say "building the generator and inferq (release)"
     generator=$(build_generator)
     [ -x "$generator" ] || die "cargo did not say where it built the generator"

@@ -78,6 +78,18 @@ ensure_python_venv() {
     python_with_venv || die "python3 has no venv, and python3-venv did not bring it: $(command -v python3)"
 }
 
+# Makes the Python environment in folder $1 with the packages of the file $2, unless it holds them.
+prepare_python() {
+    local venv=$1 wanted=$2
+    cmp -s "$wanted" "$venv/installed.txt" && return
+    ensure_python_venv
+    say "installing packages from PyPI into $venv: $(tr '\n' ' ' <"$wanted")"
+    rm -rf "$venv"
+    python3 -m venv "$venv"
+    "$venv/bin/pip" install --quiet --disable-pip-version-check --requirement "$wanted"
+    cp "$wanted" "$venv/installed.txt"
+}
+
 # Prints a TCP port of loopback that nobody listens on.
 free_port() {
     python3 - <<'PYTHON' 2>/dev/null || free_port_by_trying
