@@ -135,8 +135,13 @@ mod tests {
     use std::sync::Mutex;
 
     use super::*;
-    use crate::batch::policy::BatchScope;
+    use crate::backend::tract::{GraphSpec, Padding, TractBackend};
+    use crate::batch::policy::{BatchScope, Decision, Moment, Policy};
+    use crate::batch::pool::{Pool, Waiting};
     use crate::batch::row::{BatchOutput, RowOutput};
+    use crate::protocol::tensor::Datatype;
+    use crate::protocol::tensor_spec::TensorSpec;
+    use crate::settings::BatchingPolicy;
 
     /// Notes what it is run with, and is cold for everything that it was not prepared for.
     #[derive(Default)]
@@ -203,5 +208,57 @@ mod tests {
         assert!(!warm_up(64, Some(32), Duration::ZERO).run(&backend, &[row(&[1], true)]).unwrap().is_known());
         assert!(!warm_up(64, Some(32), LONG).run(&backend, &[]).unwrap().is_known());
         assert!(backend.ran.lock().unwrap().is_empty());
+    }
+
+    const CONVOLUTIONS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/onnx/convolutions.onnx");
+
+    /// How many of eight rows that wait the policy runs at once, knowing `costs`.
+    fn chosen(costs: CostModel, backend: &dyn Backend, row: &Row) -> usize {
+        let now = tokio::time::Instant::now();
+        let mut pool = Pool::default();
+        for _ in 0..8 {
+            let far = now + LONG;
+            let (row, tenant, answer) = (row.clone(), "t".into(), tokio::sync::oneshot::channel().0);
+            pool.push(Waiting { row, deadline: far, due: far, tenant, alone: false, arrived: now, slot: None, answer });
+        }
+        let bounds = Bounds { max_batch_size: 8, max_batch_tokens: usize::MAX, scope: BatchScope::Shared };
+        let mut policy = Policy::new(BatchingPolicy::Adaptive, bounds, 1, costs);
+        let (plan, warm) =
+            (|rows, length| backend.planned_shape(rows, length), |rows, length| backend.is_warm(rows, length));
+        match policy.decide(Moment { pool: &pool, idle: 1, plan: &plan, warm: &warm, now }) {
+            Decision::Run(dispatch) => dispatch.positions.len(),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// Real runs of a real model: a batch of images costs more than its rows one by one, or does not, as the machine has it; what
+    /// the policy does from the first job on follows what was measured.
+    #[test]
+    fn a_convolution_runs_row_by_row_where_its_batches_cost_more() {
+        let floats = |name: &str, shape: &[i64]| TensorSpec {
+            name: name.to_owned(),
+            datatype: Datatype::Fp32,
+            shape: shape.to_vec(),
+        };
+        let (inputs, outputs) = ([floats("x", &[-1, 3, 48, 48])], [floats("y", &[-1, 32])]);
+        let padding = Padding { value: 0, longest: None };
+        let onnx = std::fs::read(CONVOLUTIONS).unwrap();
+        let backend = TractBackend::load(&onnx, GraphSpec { inputs: &inputs, outputs: &outputs, padding }).unwrap();
+        let pixels = (0_u16..3 * 48 * 48).map(|at| f32::from(at % 251) / 251.0).collect();
+        let tensor = Tensor::new(vec![3, 48, 48], TensorData::Fp32(pixels)).unwrap();
+        let row = Row { inputs: vec![tensor], length: 1, may_be_padded: false };
+        let bounds = Bounds { max_batch_size: 8, max_batch_tokens: usize::MAX, scope: BatchScope::Shared };
+        let costs = WarmUp { bounds, longest: None, most: LONG }.run(&backend, std::slice::from_ref(&row)).unwrap();
+        assert!([1, 2, 4, 8].iter().all(|size| backend.is_warm(*size, 1)), "every size is compiled for");
+        let each = [1, 2, 4, 8].map(|size: u8| costs.seconds(size.into(), 1) / f64::from(size));
+        println!("a row of 1, 2, 4, 8 costs {each:?} s");
+        let batches_cost = each[1..].iter().all(|other| *other > 1.02 * each[0]);
+        let size = chosen(costs, &backend, &row);
+        assert!(
+            !batches_cost || size == 1,
+            "a row costs {each:?} s in batches of 1, 2, 4, 8, and {size} are run at once"
+        );
+        let batches_pay = each.is_sorted_by(|fewer, more| *more < 0.9 * fewer);
+        assert!(!batches_pay || size > 1, "a row costs {each:?} s, and one is run at once");
     }
 }
