@@ -48,7 +48,7 @@ bench-echo: ## Measure the worker against the broker alone
 bench-confirms: ## Measure what confirmed replies cost the worker
 	@scripts/bench-echo.sh --confirms
 
-bench-tract: ## Measure a text on one core: the fused LSTM beside tract alone
+bench-tract: ## Measure a text on one core: the model as served, tract alone, onnxruntime; in one run
 	@scripts/bench-tract.sh
 
 bench-peers: ## Measure the worker beside Celery, aio-pika and mosec with onnxruntime; BENCH_SECONDS, BENCH_ROUNDS
