@@ -81,7 +81,7 @@ impl<P: Publisher> Worker<P> {
             keyring,
             replays: Arc::new(ReplayGuard::new(bounds, Confirmed::for_duplicate)),
             rates: RateLimiter::default(),
-            shares: Shares::new(settings.broker.prefetch, settings.worker.tenant_share_percent),
+            shares: Shares::new(prefetch::first(settings), settings.worker.tenant_share_percent),
             began: Instant::now(),
             open_policy: OpenPolicy {
                 audience: settings.service.audience.clone(),
