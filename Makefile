@@ -1,7 +1,7 @@
 # Every task of the repository. `make` alone lists them. The recipes are one line each: the work is in scripts/.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help doctor demo demo-embedded build test check lint deny test-rabbitmq4 train-topic bench-echo bench-envelope mutants bench-tract batching-pictures bench-peers bench-batching bench-record swaps explain faults compose-env bench-confirms
+.PHONY: help doctor demo demo-embedded build test check lint deny test-rabbitmq4 train-topic evaluate-topic test-training bench-echo bench-envelope mutants bench-tract batching-pictures bench-peers bench-batching bench-record swaps explain faults compose-env bench-confirms
 
 help: ## List the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-16s %s\n", $$1, $$2 }'
@@ -38,6 +38,12 @@ train-topic: ## Train the reference model again, from data to models/topic; inst
 
 mutants: ## Change the envelope's code bit by bit, and tell which change no test notices; installs cargo-mutants
 	@scripts/mutants.sh
+
+evaluate-topic: ## Run the reference model on its 7,138 test posts: accuracy, confusion, calibration, time
+	@scripts/evaluate-topic.sh
+
+test-training: ## Test the training steps that need no PyTorch; installs numpy, scipy and tokenizers
+	@scripts/test-training.sh
 
 bench-envelope: ## Measure what opening, refusing and sealing an envelope costs
 	@scripts/bench-envelope.sh

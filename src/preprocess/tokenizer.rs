@@ -189,6 +189,34 @@ mod tests {
         assert!(error.ends_with("adds 2 special tokens, more than max_tokens 2 leaves room for"), "{error}");
     }
 
+    /// Merges apply in the order of their ranks, and not as far as the longest piece in the vocabulary reaches: `hello` is `he` `llo`,
+    /// since `l` `l` is merged before `e` `l` could be. Bytes stand for what no word has, so that nothing is unknown.
+    #[test]
+    fn byte_pairs_are_merged_by_rank() {
+        let pieces = ["h", "e", "l", "o", "Ġ", "Ã", "©", "ll", "he", "llo", "el", "Ġhe", "Ġ,"];
+        let vocabulary: HashMap<&str, usize> = pieces.iter().enumerate().map(|(id, piece)| (*piece, id)).collect();
+        let described = serde_json::json!({
+            "version": "1.0", "truncation": null, "padding": null, "added_tokens": [], "normalizer": null,
+            "pre_tokenizer": { "type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": true },
+            "post_processor": null, "decoder": { "type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": true },
+            "model": {
+                "type": "BPE", "dropout": null, "unk_token": null, "continuing_subword_prefix": null,
+                "end_of_word_suffix": null, "fuse_unk": false, "byte_fallback": false, "vocab": vocabulary,
+                "merges": [["l", "l"], ["h", "e"], ["ll", "o"], ["e", "l"], ["Ġ", "he"]],
+            },
+        });
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("tokenizer.json");
+        std::fs::write(&file, described.to_string()).unwrap();
+        let pairs = TextTokenizer::load(&file, 6).unwrap();
+        let of = |piece: &str| i64::try_from(vocabulary[piece]).unwrap();
+        assert_eq!(pairs.ids("hello").unwrap(), [of("he"), of("llo")]);
+        assert_eq!(pairs.ids("hello hello").unwrap(), [of("he"), of("llo"), of("Ġhe"), of("llo")]);
+        assert_eq!(pairs.ids("hel").unwrap(), [of("he"), of("l")]);
+        assert_eq!(pairs.ids("é").unwrap(), [of("Ã"), of("©")], "the bytes of a letter that no merge knows");
+        assert_eq!(pairs.ids("hello hello hello hello").unwrap().len(), 6, "cut at max_tokens");
+    }
+
     #[test]
     fn a_pattern_that_looks_around_is_not_taken_for_a_run_of_letters() {
         assert!(is_run_of_letters("[^a-z]+"));

@@ -38,6 +38,8 @@ fn counter(house: &House, line: &str) -> u64 {
 async fn a_flood_of_one_tenant_leaves_places_for_another() {
     const FLOOD: usize = 100;
     let mut house = House::build();
+    // So that the flood is more than fits.
+    house.settings.broker.prefetch = 64;
     generate(house.ring(), "other", &Grant::new("other", vec!["*".into()])).unwrap();
     house.parts = Parts::load(&house.settings).unwrap();
     let gate = Arc::new(Semaphore::new(1));
