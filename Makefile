@@ -1,7 +1,7 @@
 # Every task of the repository. `make` alone lists them. The recipes are one line each: the work is in scripts/.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help doctor demo demo-embedded build test check lint deny test-rabbitmq4 train-topic evaluate-topic test-training bench-echo bench-envelope mutants bench-tract batching-pictures bench-peers bench-batching bench-record swaps explain faults compose-env bench-confirms
+.PHONY: help doctor demo demo-embedded build test check lint deny test-rabbitmq4 test-models operators train-topic evaluate-topic test-training bench-echo bench-envelope mutants bench-tract batching-pictures bench-peers bench-batching bench-record swaps explain faults compose-env bench-confirms
 
 help: ## List the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-16s %s\n", $$1, $$2 }'
@@ -32,6 +32,12 @@ deny: ## Licences, sources, bans and advisories of the dependencies; installs ca
 
 test-rabbitmq4: ## The broker tests against RabbitMQ 4
 	@scripts/rabbitmq4.sh test
+
+test-models: ## Models of others beside onnxruntime: magika, open-nsfw, EfficientNet, text direction; installs about 400 MB
+	@scripts/test-models.sh
+
+operators: ## What the runtime makes of the test cases of single operators: writes docs/operators.md
+	@scripts/test-models.sh operators
 
 train-topic: ## Train the reference model again, from data to models/topic; installs PyTorch
 	@models/topic/training/run.sh

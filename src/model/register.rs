@@ -11,13 +11,13 @@ use serde::Serialize;
 
 use super::loaded::{digest, load_parts};
 use super::repository::find_versions;
-use super::sample::{Sampled, sample};
+use super::sample::{Sampled, measured, sample};
 use super::spec::BatchingSpec;
-use super::{LoadedModel, ModelError, ModelOptions, ModelSpec};
+use super::{LoadedModel, ModelError, ModelOptions, ModelSpec, golden};
 use crate::backend::tract::{GraphFacts, inspect};
 use crate::batch::policy::BatchScope;
 use crate::postprocess::{Activation, ClassificationSpec, PostprocessSpec};
-use crate::preprocess::{PreprocessSpec, TextSpec};
+use crate::preprocess::{Layout, PreprocessSpec, Preprocessor, TextSpec};
 use crate::protocol::tensor::Datatype;
 use crate::protocol::tensor_spec::TensorSpec;
 
@@ -28,8 +28,6 @@ const GOLDEN_FILE: &str = "golden.json";
 
 /// Rows of a batch that a model is given to bound, where it gains by batches at all.
 const USUAL_BATCH: usize = 32;
-/// How far an answer may be from the golden one, unless told.
-const TOLERANCE: f64 = 1e-4;
 
 /// A model to be added, and what its file does not tell.
 #[derive(Debug, Clone)]
@@ -54,8 +52,12 @@ pub struct Registration {
     pub batch_scope: BatchScope,
     /// Rows in a batch at most; measured where `None`.
     pub max_batch_size: Option<usize>,
-    /// What the model answered where it was made; this runtime's own answers are kept where `None`.
+    /// A file of what stands below `[preprocess]`: makes it a model of images or files.
+    pub preprocess: Option<PathBuf>,
+    /// What the model answered where it was made, beside the files that are named there; this runtime's own answers are kept where `None`.
     pub golden: Option<PathBuf>,
+    /// How far answers may be from it.
+    pub golden_tolerance: f64,
 }
 
 /// Words about a model.
@@ -112,12 +114,22 @@ pub fn register(directory: &Path, asked: &Registration, options: &ModelOptions) 
 fn try_out(asked: &Registration, mut spec: ModelSpec, staged: &Path) -> Result<(ModelSpec, Sampled), ModelError> {
     write_spec(&spec, staged)?;
     let parts = load_parts(&ModelSpec::read(staged)?, staged)?;
-    let sampled = sample(&spec, &parts.preprocessor, Arc::clone(&parts.backend)).map_err(|fault| ModelError::Load {
-        name: spec.name.clone(),
-        version: spec.version,
-        fault,
-    })?;
+    let sampled = match &parts.preprocessor {
+        Preprocessor::Image(_) | Preprocessor::Bytes(..) => golden::rows(&spec, staged, &parts.preprocessor)
+            .and_then(|rows| measured(&spec, &*parts.backend, &rows).map(|(sampled, _)| sampled)),
+        Preprocessor::Text(_) | Preprocessor::Tensor(_) => {
+            sample(&spec, &parts.preprocessor, Arc::clone(&parts.backend))
+        }
+    };
+    let sampled =
+        sampled.map_err(|fault| ModelError::Load { name: spec.name.clone(), version: spec.version, fault })?;
     spec.batching.max_batch_size = asked.max_batch_size.unwrap_or(if sampled.gains { USUAL_BATCH } else { 1 });
+    // Not every exporter leaves a softmax that can be told from the graph.
+    if let PostprocessSpec::Classification(classes) = &mut spec.postprocess
+        && sampled.probabilities.contains(&classes.output)
+    {
+        classes.activation = Activation::None;
+    }
     write_spec(&spec, staged)?;
     if asked.golden.is_none() {
         let path = staged.join(GOLDEN_FILE);
@@ -202,6 +214,10 @@ fn write_fault(path: &Path, source: std::io::Error) -> ModelError {
 fn describe(asked: &Registration, version: u32, graph: &GraphFacts, sha256: String) -> Result<ModelSpec, ModelError> {
     let refused = |fault: String| ModelError::Refused { path: asked.file.clone(), fault };
     let About { description, licence, source } = asked.about.clone();
+    let preprocess = match &asked.preprocess {
+        Some(path) => read_preprocess(path)?,
+        None => preprocess(asked, graph).map_err(refused)?,
+    };
     Ok(ModelSpec {
         name: asked.name.clone(),
         version,
@@ -211,13 +227,35 @@ fn describe(asked: &Registration, version: u32, graph: &GraphFacts, sha256: Stri
         licence,
         source,
         batch_scope: asked.batch_scope,
-        preprocess: preprocess(asked, graph).map_err(refused)?,
-        inputs: graph.inputs.clone(),
+        inputs: inputs(&preprocess, graph),
+        preprocess,
         outputs: graph.outputs.clone(),
         postprocess: postprocess(asked, graph).map_err(refused)?,
-        golden_tolerance: TOLERANCE,
+        golden_tolerance: asked.golden_tolerance,
         batching: BatchingSpec::default(),
     })
+}
+
+fn read_preprocess(path: &Path) -> Result<PreprocessSpec, ModelError> {
+    let text = fs::read_to_string(path).map_err(|source| ModelError::File { path: path.to_owned(), source })?;
+    toml::from_str(&text)
+        .map_err(|error| ModelError::Spec { path: path.to_owned(), fault: error.message().replace('\n', " ") })
+}
+
+/// The graph's inputs; where images come in one size, it is theirs.
+fn inputs(preprocess: &PreprocessSpec, graph: &GraphFacts) -> Vec<TensorSpec> {
+    let mut inputs = graph.inputs.clone();
+    if let (PreprocessSpec::Image(image), [input]) = (preprocess, inputs.as_mut_slice()) {
+        let sizes = [image.height, image.width].map(|side| i64::try_from(side).unwrap_or(-1));
+        let first = match image.layout {
+            Layout::Nchw => 2,
+            Layout::Nhwc => 1,
+        };
+        for (axis, size) in input.shape.iter_mut().skip(first).zip(sizes).filter(|(axis, _)| **axis == -1) {
+            *axis = size;
+        }
+    }
+    inputs
 }
 
 fn preprocess(asked: &Registration, graph: &GraphFacts) -> Result<PreprocessSpec, String> {
@@ -263,6 +301,12 @@ fn copy_files(asked: &Registration, onnx: &[u8], folder: &Path) -> Result<(), Mo
     for (from, name) in files {
         let Some(from) = from else { continue };
         fs::copy(from, folder.join(name)).map_err(|source| ModelError::File { path: from.clone(), source })?;
+    }
+    let Some(golden) = &asked.golden else { return Ok(()) };
+    let names = golden::files(folder).map_err(|fault| ModelError::Refused { path: golden.clone(), fault })?;
+    for name in names.iter().skip(1) {
+        let from = golden.with_file_name(name);
+        fs::copy(&from, folder.join(name)).map_err(|source| ModelError::File { path: from, source })?;
     }
     Ok(())
 }

@@ -43,6 +43,8 @@ pub struct Sampled {
     pub batch_fault: Option<String>,
     /// Whether batches pay.
     pub gains: bool,
+    /// The outputs whose rows were probabilities: none below 0, and 1 together.
+    pub probabilities: Vec<String>,
 }
 
 pub(super) fn sample(
@@ -54,24 +56,44 @@ pub(super) fn sample(
     let body = request.encode().map_err(|error| error.message)?;
     let written: serde_json::Value = serde_json::from_slice(&body.bytes).map_err(|error| error.to_string())?;
     let rows = preprocessor.prepare(request).map_err(|error| error.message)?;
+    let (sampled, alone) = measured(spec, &*backend, &rows)?;
+    Ok(Sampled { golden: golden(spec, written, &rows, &alone), ..sampled })
+}
+
+/// What `rows` show, but for their golden answers; and what the model answers to each alone.
+pub(super) fn measured(
+    spec: &ModelSpec,
+    backend: &dyn Backend,
+    rows: &[Row],
+) -> Result<(Sampled, Vec<RowOutput>), String> {
     let mut alone = Vec::with_capacity(rows.len());
-    for row in &rows {
+    for row in rows {
         let output = backend.run(&Batch { rows: vec![row.clone()] }).map_err(|error| error.to_string())?;
         alone.extend(output.rows);
     }
-    let row_ms = fastest(&*backend, &rows, 1)?;
-    let in_batch = in_batch(spec, &*backend, &rows, &alone);
+    let row_ms = fastest(backend, rows, 1)?;
+    let in_batch = in_batch(spec, backend, rows, &alone);
     let (row_in_batch_ms, batch_fault) = match in_batch {
         Ok(milliseconds) => (Some(milliseconds), None),
         Err(fault) => (None, Some(fault)),
     };
     let gains = row_in_batch_ms.is_some_and(|in_batch| in_batch < GAIN * row_ms);
-    Ok(Sampled { golden: golden(spec, written, &rows, &alone), row_ms, row_in_batch_ms, batch_fault, gains })
+    let is_probability = |index: &usize| alone.iter().all(|row| row.outputs.get(*index).is_some_and(sums_to_one));
+    let own = spec.outputs.iter().enumerate().filter(|(index, _)| is_probability(index));
+    let probabilities = own.map(|(_, output)| output.name.clone()).collect();
+    Ok((Sampled { golden: String::new(), row_ms, row_in_batch_ms, batch_fault, gains, probabilities }, alone))
 }
 
 /// The rows of a sample.
 pub(super) fn sample_rows(preprocessor: &Preprocessor) -> Result<Vec<Row>, String> {
     preprocessor.prepare(request(preprocessor)?).map_err(|error| error.message)
+}
+
+/// Whether a row's numbers are shares of a whole.
+fn sums_to_one(tensor: &Tensor) -> bool {
+    let numbers = elements(tensor);
+    let sum: f64 = numbers.iter().sum();
+    numbers.len() > 1 && numbers.iter().all(|x| *x >= 0.0) && (sum - 1.0).abs() < 1e-3
 }
 
 /// Milliseconds of a row in a batch, where rows in a batch are answered as they are alone.

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use tract_onnx::prelude::{TValue, TractResult, TypedRunnableModel};
 
 pub use self::inspect::{GraphFacts, inspect};
+pub use self::once::run_once;
 pub use self::rewrite::{Rewritten, Step, rewrite};
 
 use self::concrete::{Concrete, Shapes};
@@ -23,6 +24,7 @@ mod concrete;
 mod graph;
 mod inspect;
 mod lstm;
+mod once;
 mod plans;
 mod rewrite;
 mod source;

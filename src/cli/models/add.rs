@@ -36,9 +36,15 @@ pub(super) struct AddArgs {
     /// The id that shorter texts of a batch are filled up with
     #[arg(long, value_name = "ID", default_value_t = 0, requires = "tokenizer")]
     pad_id: i64,
+    /// What stands below [preprocess] in model.toml, as TOML: for models of images or files
+    #[arg(long, value_name = "FILE", conflicts_with = "tokenizer", requires = "golden")]
+    preprocess: Option<PathBuf>,
     /// What the model answered where it was made, as docs/models.md describes it [default: what it answers here]
     #[arg(long, value_name = "FILE")]
     golden: Option<PathBuf>,
+    /// How far answers may be from the golden ones: absolute up to 1, relative beyond
+    #[arg(long, value_name = "DIFFERENCE", default_value_t = 1e-4)]
+    golden_tolerance: f64,
     /// Whose rows may share a batch
     #[arg(long, value_name = "SCOPE", default_value = "shared")]
     batch_scope: Scope,
@@ -95,7 +101,9 @@ pub(super) fn run(args: AddArgs, context: &Context) -> Result<(), Failure> {
             Scope::Tenant => BatchScope::Tenant,
         },
         max_batch_size: args.max_batch_size.and_then(|rows| usize::try_from(rows).ok()),
+        preprocess: args.preprocess,
         golden: args.golden,
+        golden_tolerance: args.golden_tolerance,
     };
     let options = unmeasured(&context.settings.batching);
     let registered = block_on(async { Ok(register(&directory, &asked, &options)?) })?;
