@@ -203,7 +203,7 @@ prepare_node() {
 wait_for_port() {
     local dir=$1 port=$2 what=$3 log=$1/log/stdout
     [ "$what" = node ] || log=$dir/log/$what
-    for _ in $(seq 600); do
+    for _ in $(seq 1200); do
         if accepts "$port"; then return; fi
         kill -0 "$(cat "$dir/$what.pid")" 2>/dev/null || {
             tail -n 20 "$log" >&2
@@ -214,7 +214,7 @@ wait_for_port() {
     done
     tail -n 20 "$log" >&2
     stop "$dir"
-    die "$what did not accept connections on port $port within 60 s"
+    die "$what did not accept connections on port $port within 120 s"
 }
 
 # Ends the node: asks it first unless the signal is KILL.

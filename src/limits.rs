@@ -118,6 +118,8 @@ pub const SUSPECT_CRASHES: u32 = 3;
 /// How long after the loss of a session, which this process has outlived, deliveries more are nobody's fault.
 pub const SURVIVED_LOSS: Duration = Duration::from_secs(60);
 
+/// How long queues that hand out one message at a time are left alone once they were found empty, and at the beginning.
+pub const SINGLY_PAUSE: Duration = Duration::from_secs(1);
 /// Unsettled deliveries a consumer may have: quorum queues cap the prefetch here.
 pub const MAX_PREFETCH: u16 = 2_000;
 /// How often a worker looks whether its prefetch suits what it can do.
@@ -134,5 +136,4 @@ pub const ACK_COALESCE: Duration = Duration::from_millis(10);
 const _: () = assert!(MAX_MODEL_NAME_CHARS + 64 <= MAX_ID_CHARS, "a queue's name holds more than its model's");
 const _: () = assert!(MAX_REPLY_HEADER_CHARS <= u16::MAX as usize, "the binary framing has two bytes for it");
 const _: () = assert!(MAX_ID_CHARS < MAX_HEADER_CHARS, "an id must fit into a header");
-const _: () = assert!(MAX_PREFETCH as usize >= MAX_CONFIRMS_IN_FLIGHT, "publishes are bounded by deliveries first");
 const _: () = assert!(MAX_PUBLISH_BATCH <= MAX_CONFIRMS_IN_FLIGHT, "a batch must find room");

@@ -11,6 +11,8 @@ mod declare;
 mod reach;
 #[path = "amqp/recovery.rs"]
 mod recovery;
+#[path = "amqp/returns.rs"]
+mod returns;
 mod support;
 #[path = "amqp/tls.rs"]
 mod tls;

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use inferq::broker::prefetch::Prefetch;
-use inferq::broker::{Address, Consumer, PublishError, Publisher, Verdict};
+use inferq::broker::{Address, Consumer, PublishError, Publisher, Queues, Verdict};
 use inferq::protocol::properties::{HEADER_DELIVERY_COUNT, HeaderValue, Message, Properties};
 use support::brokers::{MODEL, TestBroker, names};
 use support::steps::{acknowledge, job_queue, jobs, next, nothing_comes};
@@ -353,6 +353,29 @@ async fn a_copy_begins_its_own_count<B: TestBroker>() {
     consumer.close().await;
 }
 
+async fn queues_of_suspects_hand_out_one_job_together<B: TestBroker>() {
+    let broker = B::fresh(|_| {}).await;
+    // Any other queue stands for that of another model.
+    let singly = vec![names().suspects_queue(MODEL), names().dead_queue(MODEL)];
+    let (mut consumer, publisher) =
+        broker.open_all(Queues { prefetched: job_queue(), singly: singly.clone() }, Prefetch::fixed(4)).await;
+    for (address, id) in [(names().suspects(MODEL), "a"), (names().suspects(MODEL), "b"), (names().dead(MODEL), "c")] {
+        publisher.publish(&address, message(id)).await.unwrap();
+    }
+    for number in 0..3 {
+        let suspect = next(&mut consumer).await;
+        assert!(singly.iter().any(|queue| **queue == *suspect.queue));
+        publisher.publish(&jobs(), message("others")).await.unwrap();
+        let other = next(&mut consumer).await;
+        assert_eq!(id_of(&other.message), "others", "round {number}: while a suspect is held");
+        acknowledge(other, &publisher).await;
+        nothing_comes(&mut consumer).await;
+        acknowledge(suspect, &publisher).await;
+    }
+    nothing_comes(&mut consumer).await;
+    consumer.close().await;
+}
+
 macro_rules! contract {
     ($($test:ident)*) => {
         mod memory {
@@ -387,4 +410,5 @@ contract! {
     every_place_of_a_failed_job_is_bound
     a_full_queue_refuses
     a_copy_begins_its_own_count
+    queues_of_suspects_hand_out_one_job_together
 }

@@ -65,7 +65,7 @@ impl Delivery {
 pub struct Queues {
     /// Those of which as many messages as the prefetch may be unsettled at a time.
     pub prefetched: Vec<String>,
-    /// Those that hand out one message at a time: the next when that is settled.
+    /// Those of which one message at a time is held, of all of them together: the next comes when that is settled.
     pub singly: Vec<String>,
 }
 

@@ -102,13 +102,13 @@ impl Names {
     /// Whether `queue` is one of urgent jobs.
     #[must_use]
     pub fn is_urgent(&self, queue: &str) -> bool {
-        queue.ends_with(URGENT)
+        queue == self.urgent_queue(self.model_of_queue(queue))
     }
 
     /// Whether `queue` is one of suspects.
     #[must_use]
     pub fn holds_suspects(&self, queue: &str) -> bool {
-        queue.ends_with(SUSPECTS)
+        queue == self.suspects_queue(self.model_of_queue(queue))
     }
 
     /// Where a suspected job of `model` goes.
@@ -360,7 +360,7 @@ mod tests {
     #[test]
     fn a_queue_tells_its_model() {
         let names = Names::new("inferq");
-        for model in ["topic", "a-b_c"] {
+        for model in ["topic", "a-b_c", "high", "suspects"] {
             assert_eq!(names.model_of_queue(&names.job_queue(model)), model);
             assert_eq!(names.model_of_queue(&names.urgent_queue(model)), model);
             assert_eq!(names.model_of_queue(&names.suspects_queue(model)), model);

@@ -119,8 +119,10 @@ impl<P: Publisher> Worker<P> {
             Err(rejection) => return rejected(rejection),
         };
         stopwatch.lap(Stage::Open);
-        // Of suspects each consumer holds one: there is no share of that.
-        if !suspected && !place.take(&opened.claims.tenant) {
+        // Of suspects a worker holds one: there is no share of that.
+        let has_place = suspected || place.take(&opened.claims.tenant);
+        // What was delivered before has a count to keep, and what is urgent its queue: a copy would have neither.
+        if !has_place && !circumstances.redelivered && circumstances.class == JobClass::Normal {
             return Outcome::Postponed { context: Box::new(opened.reply) };
         }
         match self.replays.admit(&JobIdentity::of(&opened), UnixSeconds::now()).await {

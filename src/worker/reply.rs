@@ -244,8 +244,9 @@ impl<P: Publisher> Worker<P> {
             match self.publish(address, message.clone()).await {
                 Err(error) if !ends(&error) && !receipt.is_stale() => {
                     tracing::warn!(%error, pause_ms = pause.as_millis(), "not confirmed, and published again after a pause");
-                    // The end of the session ends the pause.
-                    let _either = timeout(pause, receipt.voided()).await;
+                    if timeout(pause, receipt.voided()).await.is_ok() {
+                        return Err(error);
+                    }
                     pause = pause.saturating_mul(2).min(MAX_REPUBLISH_PAUSE);
                 }
                 decided => return decided,

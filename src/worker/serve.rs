@@ -10,13 +10,13 @@ use super::announcing::{Announcing, said};
 use super::prefetch::{Steering, first, steer};
 use super::{AssembleError, Drained, KeyReload, Parts, Worker, keys, run};
 use crate::backend::watch::OverdueRun;
+use crate::broker::Publisher;
 use crate::broker::amqp::{self, Connectivity, EndpointError, Subscription};
 use crate::broker::prefetch::Prefetch;
 use crate::model::Watcher;
 use crate::settings::Settings;
 use crate::telemetry::health::{Readiness, ReadinessSetter, State};
 use crate::telemetry::http;
-use crate::telemetry::metrics::Metrics;
 
 /// Why a worker could not serve.
 #[derive(Debug, thiserror::Error)]
@@ -82,7 +82,6 @@ pub async fn serve_parts(
     let steering = Steering { loads, dial, metrics };
     let steerer = settings.broker.adaptive_prefetch.then(|| tokio::spawn(steer(settings.clone(), steering)));
     let announcing = Announcing::start(settings, &parts)?;
-    let follower = tokio::spawn(follow(connectivity, Arc::clone(&setter), Arc::clone(&parts.metrics)));
 
     let watched = Arc::clone(&parts.models);
     let watcher = settings.models.watch_interval.map(|every| tokio::spawn(Watcher::new(watched).watch(every)));
@@ -91,6 +90,7 @@ pub async fn serve_parts(
 
     let (runs, metrics) = (Arc::clone(&parts.runs), Arc::clone(&parts.metrics));
     let worker = Arc::new(Worker::new(settings, parts, publisher));
+    let follower = tokio::spawn(follow(connectivity, Arc::clone(&setter), Arc::clone(&worker)));
     let mut overdue = None;
     let stop = async {
         tokio::select! {
@@ -130,11 +130,12 @@ pub async fn serve_parts(
 }
 
 /// Readiness and the gauge follow the broker's session.
-async fn follow(
+async fn follow<P: Publisher>(
     mut connectivity: watch::Receiver<Connectivity>,
     readiness: Arc<ReadinessSetter>,
-    metrics: Arc<Metrics>,
+    worker: Arc<Worker<P>>,
 ) {
+    let metrics = &worker.metrics;
     let mut sessions: u64 = 0;
     loop {
         let now = connectivity.borrow_and_update().clone();
@@ -148,6 +149,10 @@ async fn follow(
                 readiness.set(State::Ready);
             }
             Connectivity::Connecting { reason, .. } => {
+                if sessions > 0 {
+                    // Whatever others held has been counted a delivery more, too.
+                    worker.suspicion.outlived_a_loss();
+                }
                 let reason = if reason.is_empty() { "connecting to the broker".to_owned() } else { reason };
                 readiness.set(State::NotReady(reason));
             }

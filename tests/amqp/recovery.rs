@@ -93,7 +93,7 @@ async fn another_prefetch_is_another_consumer_and_outlives_the_session() {
     let rabbit = Rabbit::at(virtual_host().await);
     let queue = names().job_queue(MODEL);
     let (dial, prefetch) = Prefetch::turned(4, 64);
-    let (mut consumer, publisher, mut connectivity) = rabbit.start_following(&job_queue(), prefetch);
+    let (mut consumer, publisher, mut connectivity) = rabbit.start_following(job_queue().into(), prefetch);
     consuming(&mut connectivity).await;
     for number in 0..8 {
         publisher.publish(&jobs(), message(&format!("m{number}"))).await.unwrap();

@@ -4,7 +4,7 @@ use inferq::broker::amqp::{self, AmqpConsumer, AmqpPublisher, Connectivity, Subs
 use inferq::broker::memory::{MemoryBroker, MemoryConsumer, MemoryPublisher};
 use inferq::broker::prefetch::Prefetch;
 use inferq::broker::topology::{Names, Topology};
-use inferq::broker::{Consumer, Publisher};
+use inferq::broker::{Consumer, Publisher, Queues};
 use inferq::settings::BrokerSettings;
 use tokio::sync::watch;
 
@@ -30,7 +30,12 @@ pub trait TestBroker: Sized {
     }
 
     /// The same with a prefetch that may change.
-    async fn open_following(&self, queues: &[String], prefetch: Prefetch) -> (Self::Consumer, Self::Publisher);
+    async fn open_following(&self, queues: &[String], prefetch: Prefetch) -> (Self::Consumer, Self::Publisher) {
+        self.open_all(queues.to_vec().into(), prefetch).await
+    }
+
+    /// The same with queues of either kind.
+    async fn open_all(&self, queues: Queues, prefetch: Prefetch) -> (Self::Consumer, Self::Publisher);
 
     /// Declares a reply queue and binds it.
     async fn declare_reply_queue(&self, name: &str);
@@ -62,8 +67,8 @@ impl TestBroker for Memory {
         Self { broker: MemoryBroker::new(&topology(&settings)) }
     }
 
-    async fn open_following(&self, queues: &[String], prefetch: Prefetch) -> (MemoryConsumer, MemoryPublisher) {
-        (self.broker.consumer_following(&queues.to_vec().into(), prefetch), self.broker.publisher())
+    async fn open_all(&self, queues: Queues, prefetch: Prefetch) -> (MemoryConsumer, MemoryPublisher) {
+        (self.broker.consumer_following(&queues, prefetch), self.broker.publisher())
     }
 
     async fn declare_reply_queue(&self, name: &str) {
@@ -91,20 +96,17 @@ impl<'a> Rabbit<'a> {
         queues: &[String],
         prefetch: u16,
     ) -> (AmqpConsumer, AmqpPublisher, watch::Receiver<Connectivity>) {
-        self.start_following(queues, Prefetch::fixed(prefetch))
+        self.start_following(queues.to_vec().into(), Prefetch::fixed(prefetch))
     }
 
-    /// The same with a prefetch that may change.
+    /// The same with queues of either kind, and a prefetch that may change.
     pub fn start_following(
         &self,
-        queues: &[String],
+        queues: Queues,
         prefetch: Prefetch,
     ) -> (AmqpConsumer, AmqpPublisher, watch::Receiver<Connectivity>) {
-        let subscription = Subscription {
-            topology: topology(&self.settings),
-            queues: queues.to_vec().into(),
-            connection_name: "a test".to_owned(),
-        };
+        let subscription =
+            Subscription { topology: topology(&self.settings), queues, connection_name: "a test".to_owned() };
         amqp::start_following(&self.settings, subscription, prefetch).unwrap()
     }
 }
@@ -119,7 +121,7 @@ impl TestBroker for Rabbit<'static> {
         rabbit
     }
 
-    async fn open_following(&self, queues: &[String], prefetch: Prefetch) -> (AmqpConsumer, AmqpPublisher) {
+    async fn open_all(&self, queues: Queues, prefetch: Prefetch) -> (AmqpConsumer, AmqpPublisher) {
         let (consumer, publisher, mut connectivity) = self.start_following(queues, prefetch);
         consuming(&mut connectivity).await;
         (consumer, publisher)

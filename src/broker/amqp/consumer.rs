@@ -120,7 +120,11 @@ async fn hand_over(outlet: &Outlet, delivery: Delivery) -> Result<(), String> {
     outlet.deliveries.send(delivery).await.map_err(|_| "the worker is gone".to_owned())
 }
 
-fn translate(delivery: lapin::message::Delivery, queue: Arc<str>, settlements: mpsc::Sender<Settled>) -> Delivery {
+pub(super) fn translate(
+    delivery: lapin::message::Delivery,
+    queue: Arc<str>,
+    settlements: mpsc::Sender<Settled>,
+) -> Delivery {
     let message: Message = convert::from_lapin(&delivery.properties, delivery.data);
     // On a first delivery the header can only be a producer's own: the queue writes it from the second one on.
     let count = message.properties.integer_header(HEADER_DELIVERY_COUNT).filter(|_| delivery.redelivered);

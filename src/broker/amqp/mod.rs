@@ -25,9 +25,11 @@ pub mod pool;
 mod publisher;
 mod session;
 mod settle;
+mod singly;
 mod supervisor;
 mod tap;
 mod tls;
+mod unconfirmed;
 mod uri;
 
 pub use connect::ConnectError;

@@ -15,12 +15,12 @@ use super::consumer::forward;
 use super::declare::declare;
 use super::publisher::{confirm_channel, publish_requests};
 use super::settle::settle;
+use super::singly::take_singly;
 use super::supervisor::{Links, Phase, reached};
 use super::tap::Taps;
-use crate::broker::prefetch::Prefetch;
 use crate::broker::receipt::Settled;
 
-/// Publishing channels of a worker: while one waits for the confirms of its batch, the other gathers the next.
+/// Publishing channels of a worker: the broker works on each by itself.
 const PUBLISHING_CHANNELS: usize = 2;
 
 /// Two connections and the tasks on them.
@@ -65,20 +65,23 @@ impl Session {
         let limit = config.connect_timeout;
         let channel = answered(limit, || "a channel".to_owned(), consuming.create_channel()).await?;
         // Twice: while a consumer takes another's place, both may have unsettled deliveries.
-        let unsettled = usize::from(config.prefetch.most()).saturating_mul(2 * config.queues.count().max(1));
+        let unsettled = usize::from(config.prefetch.most()).saturating_mul(2 * config.queues.prefetched.len().max(1));
         let (settlements, settled) = mpsc::channel(unsettled);
         let mut settling = JoinSet::new();
         settling.spawn(settle(channel.clone(), settled, config.publish_timeout));
         let mut forwarders = JoinSet::new();
         let taps = Taps::new(channel.clone(), limit);
-        let one = Prefetch::fixed(1);
-        // Those that hand out one at a time first: what they hold shall be decided before the rest streams in.
-        for (prefetch, queues) in [(&one, &config.queues.singly), (&config.prefetch, &config.queues.prefetched)] {
-            for queue in queues {
-                let tap = taps.open(queue, prefetch.clone()).await?;
-                let outlet = Outlet { deliveries: links.deliveries.clone(), settlements: settlements.clone() };
-                forwarders.spawn(forward(tap, outlet, links.phases.clone()));
-            }
+        for queue in &config.queues.prefetched {
+            let tap = taps.open(queue, config.prefetch.clone()).await?;
+            let outlet = Outlet { deliveries: links.deliveries.clone(), settlements: settlements.clone() };
+            forwarders.spawn(forward(tap, outlet, links.phases.clone()));
+        }
+        if !config.queues.singly.is_empty() {
+            let channel = answered(limit, || "a channel".to_owned(), consuming.create_channel()).await?;
+            let queues = config.queues.singly.iter().map(|queue| queue.as_str().into()).collect();
+            let (deliveries, phases) = (links.deliveries.clone(), links.phases.clone());
+            forwarders.spawn(take_singly(channel.clone(), queues, deliveries, limit, phases));
+            channels.push(channel);
         }
         channels.push(channel);
         Ok(Self { consuming, publishing, channels, forwarders, settling, publishers, watchers })

@@ -34,15 +34,9 @@ pub(super) async fn settle(
         for Settled { tag, settlement } in gathered.drain(..) {
             match settlement {
                 Settlement::Ack => acks.settled(tag, Some(Instant::now())),
-                Settlement::Requeue => {
+                Settlement::Requeue | Settlement::Return => {
                     acks.settled(tag, None);
-                    let options = BasicRejectOptions { requeue: true };
-                    sent(limit, channel.basic_reject(tag, options)).await?;
-                }
-                Settlement::Return => {
-                    acks.settled(tag, None);
-                    let options = BasicNackOptions { multiple: false, requeue: true };
-                    sent(limit, channel.basic_nack(tag, options)).await?;
+                    settle_one(&channel, Settled { tag, settlement }, limit).await?;
                 }
             }
         }
@@ -53,6 +47,18 @@ pub(super) async fn settle(
         }
         if !open {
             return Ok(());
+        }
+    }
+}
+
+/// Applies one settlement at once.
+pub(super) async fn settle_one(channel: &Channel, settled: Settled, limit: Duration) -> Result<(), String> {
+    let Settled { tag, settlement } = settled;
+    match settlement {
+        Settlement::Ack => sent(limit, channel.basic_ack(tag, BasicAckOptions { multiple: false })).await,
+        Settlement::Requeue => sent(limit, channel.basic_reject(tag, BasicRejectOptions { requeue: true })).await,
+        Settlement::Return => {
+            sent(limit, channel.basic_nack(tag, BasicNackOptions { multiple: false, requeue: true })).await
         }
     }
 }

@@ -18,10 +18,12 @@ use crate::broker::{Consumer, Delivery, Queues, Receipt};
 pub struct MemoryConsumer {
     shared: Arc<Shared>,
     id: ConsumerId,
-    /// Each with its prefetch.
-    queues: Vec<(Arc<str>, Prefetch)>,
+    queues: Vec<Arc<str>>,
+    /// Those from this place on hand out one message at a time, all together.
+    singly_from: usize,
     /// The queue that is looked at first; moves on, so that no queue starves.
     turn: usize,
+    prefetch: Prefetch,
     stopped: bool,
     settlements: Option<mpsc::Sender<Settled>>,
     settling: Option<JoinHandle<()>>,
@@ -33,12 +35,12 @@ impl MemoryConsumer {
         let unsettled = usize::from(prefetch.most()).saturating_mul(queues.count().max(1));
         let (settlements, receiver) = mpsc::channel(unsettled);
         let settling = tokio::spawn(settle(Arc::clone(&shared), id, receiver));
-        let prefetched = queues.prefetched.iter().map(|queue| (queue, prefetch.clone()));
-        let singly = queues.singly.iter().map(|queue| (queue, Prefetch::fixed(1)));
         Self {
             shared,
             id,
-            queues: prefetched.chain(singly).map(|(queue, prefetch)| (queue.as_str().into(), prefetch)).collect(),
+            queues: queues.prefetched.iter().chain(&queues.singly).map(|queue| queue.as_str().into()).collect(),
+            singly_from: queues.prefetched.len(),
+            prefetch,
             turn: 0,
             stopped: false,
             settlements: Some(settlements),
@@ -52,8 +54,12 @@ impl MemoryConsumer {
         let next_expiry = state.expire(Instant::now());
         for step in 0..self.queues.len() {
             let index = (self.turn + step) % self.queues.len();
-            let Some((queue, prefetch)) = self.queues.get(index) else { continue };
-            if let Some((tag, stored)) = state.deliver(self.id, queue, usize::from(prefetch.of(queue))) {
+            let Some(queue) = self.queues.get(index) else { continue };
+            let singly = self.queues.get(self.singly_from..).unwrap_or_default();
+            if index >= self.singly_from && state.holds_one_of(self.id, singly) {
+                continue;
+            }
+            if let Some((tag, stored)) = state.deliver(self.id, queue, usize::from(self.prefetch.of(queue))) {
                 self.turn = index + 1;
                 let settlements = self.settlements.clone().ok_or(None)?;
                 return Ok(delivery(tag, stored, Arc::clone(queue), settlements));

@@ -215,6 +215,12 @@ impl State {
         ConsumerId(self.next_consumer)
     }
 
+    /// Whether a consumer has an unsettled message of one of `queues`.
+    pub(super) fn holds_one_of(&self, consumer: ConsumerId, queues: &[Arc<str>]) -> bool {
+        let mut own = self.unsettled.range((consumer, 0)..=(consumer, u64::MAX));
+        own.any(|(_, unsettled)| queues.contains(&unsettled.queue))
+    }
+
     /// Takes the oldest message of `queue` for a consumer, unless it has `prefetch` unsettled ones of it.
     pub(super) fn deliver(&mut self, consumer: ConsumerId, queue: &Arc<str>, prefetch: usize) -> Option<(u64, Stored)> {
         let own = self.unsettled.range((consumer, 0)..=(consumer, u64::MAX));

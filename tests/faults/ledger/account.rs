@@ -64,7 +64,7 @@ impl Ledger {
 
     /// Jobs that wait in the queue and are with no worker.
     pub async fn jobs_left(&self) -> u32 {
-        self.messages_in(&self.names.job_queue(MODEL)).await
+        self.messages_in(&self.names.job_queue(MODEL)).await + self.messages_in(&self.names.suspects_queue(MODEL)).await
     }
 
     /// Messages that wait in `queue`.
