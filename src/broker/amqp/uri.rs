@@ -22,7 +22,12 @@ impl BrokerUri {
     /// # Errors
     /// When it is no AMQP URL.
     pub(super) fn parse(url: &SecretString, heartbeat: Duration) -> Result<Self, UriError> {
-        let mut uri: AMQPUri = url.expose_secret().parse().map_err(UriError)?;
+        let url = url.expose_secret();
+        let mut uri: AMQPUri = url.parse().map_err(UriError)?;
+        // The parser takes an IPv6 address for no host at all, and no host for localhost.
+        if let Some(address) = ipv6_address(url) {
+            uri.authority.host = address.to_owned();
+        }
         uri.query.heartbeat = Some(u16::try_from(heartbeat.as_secs()).unwrap_or(u16::MAX));
         Ok(Self(uri))
     }
@@ -36,13 +41,21 @@ impl BrokerUri {
 
     /// Whether the host is this machine by its very name: what a name resolves to is for others to say.
     pub(super) fn is_loopback(&self) -> bool {
-        let host = self.0.authority.host.trim_start_matches('[').trim_end_matches(']');
+        let host = &self.0.authority.host;
         host.eq_ignore_ascii_case("localhost") || host.parse().is_ok_and(|address: IpAddr| address.is_loopback())
     }
 
     pub(super) fn to_lapin(&self) -> AMQPUri {
         self.0.clone()
     }
+}
+
+/// The address between brackets, where the host of `url` is one.
+fn ipv6_address(url: &str) -> Option<&str> {
+    let (_, rest) = url.split_once("://")?;
+    let authority = rest.split(['/', '?', '#']).next()?;
+    let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
+    host.strip_prefix('[')?.split_once(']').map(|(address, _)| address)
 }
 
 impl fmt::Display for BrokerUri {
@@ -53,7 +66,9 @@ impl fmt::Display for BrokerUri {
         };
         let authority = &self.0.authority;
         let user = &authority.userinfo.username;
-        write!(formatter, "{scheme}://{user}@{}:{}", authority.host, authority.port)?;
+        let host = &authority.host;
+        let (open, close) = if host.contains(':') { ("[", "]") } else { ("", "") };
+        write!(formatter, "{scheme}://{user}@{open}{host}{close}:{}", authority.port)?;
         if self.0.vhost == "/" { Ok(()) } else { write!(formatter, "/{}", self.0.vhost) }
     }
 }
@@ -76,6 +91,18 @@ mod tests {
         assert!(!format!("{uri:?}").contains("canary"));
         let broken = BrokerUri::parse(&SecretString::from("http://user:canary-4711@x"), Duration::ZERO).unwrap_err();
         assert!(!broken.to_string().contains("canary"), "{broken}");
+    }
+
+    #[test]
+    fn an_ipv6_address_is_a_host() {
+        for (url, shown) in [
+            ("amqp://user:word@[2001:db8::7]:5673/jobs", "amqp://user@[2001:db8::7]:5673/jobs"),
+            ("amqps://user:word@[::1]", "amqps://user@[::1]:5671"),
+            ("amqp://user:word@example.org", "amqp://user@example.org:5672"),
+        ] {
+            let uri = BrokerUri::parse(&url.into(), Duration::ZERO).unwrap();
+            assert_eq!(uri.to_string(), shown);
+        }
     }
 
     #[test]
