@@ -130,7 +130,7 @@ impl Drop for MemoryConsumer {
         }
         let mut state = self.shared.lock();
         state.abandon(self.id);
-        for (queue, _) in &self.queues {
+        for queue in &self.queues {
             state.release(queue);
         }
         drop(state);
