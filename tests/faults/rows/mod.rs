@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep, timeout};
 
 use super::ledger::{Account, Kind};
 use super::stand::Stand;
@@ -19,6 +19,10 @@ pub mod jobs;
 pub mod network;
 pub mod replies;
 pub mod workers;
+
+const POLL: Duration = Duration::from_millis(50);
+/// How long the queues may take to run empty after the last answer.
+const EMPTIED: Duration = Duration::from_secs(20);
 
 /// A row of the table.
 #[derive(Debug)]
@@ -346,6 +350,13 @@ async fn finish_leaving(
     leaves: Leaves,
 ) -> Outcome {
     stand.ledger.settle().await;
+    // Copies of what is answered already: a worker that ended between a confirm and an acknowledgement left them.
+    let emptied = async {
+        while stand.ledger.jobs_left().await > 0 {
+            sleep(POLL).await;
+        }
+    };
+    let _either = timeout(EMPTIED, emptied).await;
     let ended = worker.terminate(stand.settings.worker.drain_grace).await;
     let mut outcome = Outcome::of(stand.ledger.account().await, recoveries, faults, leaves);
     outcome.demand(ended.is_some_and(|status| status.success()), || format!("the last worker ended with {ended:?}"));
