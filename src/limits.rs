@@ -128,7 +128,7 @@ pub const PREFETCH_LOOK: Duration = Duration::from_secs(5);
 pub const PREFETCH_HELD: Duration = Duration::from_secs(30);
 /// Publishes that wait for their confirm on one channel; more make lapin's bookkeeping slow.
 pub const MAX_CONFIRMS_IN_FLIGHT: usize = 1_000;
-/// Publishes handed to a channel at a time.
+/// Publishes decided together on one channel.
 pub const MAX_PUBLISH_BATCH: usize = 256;
 /// How long an acknowledgement may wait for its neighbours, to be sent as one with them.
 pub const ACK_COALESCE: Duration = Duration::from_millis(10);
@@ -136,4 +136,4 @@ pub const ACK_COALESCE: Duration = Duration::from_millis(10);
 const _: () = assert!(MAX_MODEL_NAME_CHARS + 64 <= MAX_ID_CHARS, "a queue's name holds more than its model's");
 const _: () = assert!(MAX_REPLY_HEADER_CHARS <= u16::MAX as usize, "the binary framing has two bytes for it");
 const _: () = assert!(MAX_ID_CHARS < MAX_HEADER_CHARS, "an id must fit into a header");
-const _: () = assert!(MAX_PUBLISH_BATCH <= MAX_CONFIRMS_IN_FLIGHT, "a batch must find room");
+const _: () = assert!(MAX_PUBLISH_BATCH <= MAX_CONFIRMS_IN_FLIGHT, "a batch is confirmed as a whole");

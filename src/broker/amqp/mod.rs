@@ -29,7 +29,6 @@ mod singly;
 mod supervisor;
 mod tap;
 mod tls;
-mod unconfirmed;
 mod uri;
 
 pub use connect::ConnectError;

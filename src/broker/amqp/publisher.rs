@@ -1,27 +1,26 @@
-//! A worker's publisher: pipelined, and each message confirmed or returned by its own identity.
+//! A worker's publisher: requests gathered into batches, each message confirmed or returned by its own identity.
 //!
 //! lapin attaches a returned message to whichever confirm comes next, and concurrent publishes can swap confirms. So
-//! one task publishes on a channel; returned is what came back, by its exchange, routing key and message id, with any confirm.
+//! one task publishes on a channel, a batch at a time, and decides the batch when all its confirms are in: returned is
+//! what carries the returned message's own exchange, routing key and message id.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use lapin::options::{BasicPublishOptions, ConfirmSelectOptions, ExchangeDeclareOptions};
-use lapin::types::FieldTable;
-use lapin::{Channel, Connection, ExchangeKind, PublisherConfirm};
+use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
+use lapin::{Channel, Confirmation, Connection, PublisherConfirm};
 use tokio::sync::{Mutex, mpsc, oneshot, watch};
-use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio::time::sleep;
 
 use super::connect::{ConnectError, answered};
 use super::convert;
 use super::supervisor::Publishing;
-use super::unconfirmed::{Sent, Unconfirmed};
 use crate::broker::{Address, Confirmed, PublishError, Publisher};
-use crate::limits::{MAX_CONFIRMS_IN_FLIGHT, MAX_PUBLISH_BATCH};
+use crate::limits::MAX_PUBLISH_BATCH;
 use crate::protocol::properties::Message;
 
-/// What became of a publish.
-pub(super) type Answer = Result<Confirmed, PublishError>;
+type Answer = Result<Confirmed, PublishError>;
 
 /// What is to be published; shared by the publishing channels, and outliving a session.
 pub(super) type Requests = Arc<Mutex<mpsc::Receiver<PublishRequest>>>;
@@ -31,8 +30,6 @@ pub(super) type Requests = Arc<Mutex<mpsc::Receiver<PublishRequest>>>;
 pub(super) struct PublishRequest {
     address: Address,
     message: Message,
-    /// Told when it is handed to a channel; closed when the caller has given up before.
-    taken: oneshot::Sender<()>,
     answer: oneshot::Sender<Answer>,
 }
 
@@ -53,31 +50,18 @@ impl AmqpPublisher {
 impl Publisher for AmqpPublisher {
     async fn publish(&self, address: &Address, message: Message) -> Answer {
         let (answer, answered) = oneshot::channel();
-        let (taken, was_taken) = oneshot::channel();
-        let request = PublishRequest { address: address.clone(), message, taken, answer };
-        let handed_over = async { self.requests.send(request).await.is_ok() && was_taken.await.is_ok() };
-        match patiently(self.limit, self.blocked.clone(), handed_over).await {
-            Some(true) => {}
-            Some(false) => return Err(PublishError::Unavailable("the connection was closed".to_owned())),
-            None => return Err(PublishError::TimedOut(self.limit)),
-        }
-        // From here on there is no giving up as long as the channel lives: published again, it might arrive twice, and each
-        // attempt would wait for a confirm of its own.
-        tokio::pin!(answered);
-        loop {
-            match patiently(self.limit, self.blocked.clone(), &mut answered).await {
-                Some(answer) => {
-                    return answer
-                        .unwrap_or_else(|_| Err(PublishError::Unavailable("the connection was closed".to_owned())));
-                }
-                None => tracing::warn!(
-                    exchange = &*address.exchange,
-                    routing_key = &*address.routing_key,
-                    limit_ms = self.limit.as_millis(),
-                    "a publish is not confirmed yet: its queue may have lost its majority"
-                ),
-            }
-        }
+        let request = PublishRequest { address: address.clone(), message, answer };
+        let published = async {
+            let gone = |_| PublishError::Unavailable("the connection was closed".to_owned());
+            self.requests
+                .send(request)
+                .await
+                .map_err(|_| PublishError::Unavailable("the worker is closed".to_owned()))?;
+            answered.await.map_err(gone)?
+        };
+        // A request whose caller has given up is not published any more: see `publish_requests`.
+        let published = patiently(self.limit, self.blocked.clone(), published).await;
+        published.unwrap_or(Err(PublishError::TimedOut(self.limit)))
     }
 }
 
@@ -105,60 +89,77 @@ pub(super) async fn confirm_channel(connection: &Connection, limit: Duration) ->
     Ok(channel)
 }
 
-/// Publishes requests on `channel` as they come, until the channel fails, goes silent, or nobody requests any more.
-///
-/// A message that is not confirmed, because the queue behind it has lost its majority, holds up no other.
+/// Publishes requests on `channel`, a batch at a time, until the channel fails or nobody requests any more.
 pub(super) async fn publish_requests(channel: Channel, publishing: Publishing, limit: Duration) -> Result<(), String> {
     let Publishing { requests, blocked } = publishing;
-    let mut blocking = blocked.subscribe();
-    let mut unconfirmed = Unconfirmed::on(channel.clone());
-    let mut gathered = Vec::with_capacity(MAX_PUBLISH_BATCH);
-    let mut heard = Instant::now();
+    let mut batch = Vec::with_capacity(MAX_PUBLISH_BATCH);
     loop {
-        let room = MAX_CONFIRMS_IN_FLIGHT.saturating_sub(unconfirmed.count()).min(MAX_PUBLISH_BATCH);
-        let gather = async { requests.lock().await.recv_many(&mut gathered, room).await };
-        tokio::select! {
-            biased;
-            ready = unconfirmed.ready(), if unconfirmed.count() > 0 => {
-                ready?;
-                heard = Instant::now();
-            }
-            count = gather, if room > 0 => {
-                if count == 0 {
-                    return unconfirmed.all_ready().await;
-                }
-                if unconfirmed.count() == 0 {
-                    heard = Instant::now();
-                }
-                for request in gathered.drain(..) {
-                    let PublishRequest { address, message, taken, answer } = request;
-                    if taken.send(()).is_err() {
-                        continue;
-                    }
-                    let published = patiently(limit, blocked.subscribe(), publish_one(&channel, &address, &message)).await;
-                    let confirm = published.unwrap_or_else(|| Err(format!("a publish was not sent within {limit:?}")))?;
-                    unconfirmed.add(Sent { address, message_id: message.properties.message_id, answer }, confirm);
-                }
-            }
-            // The time of an alarm does not count.
-            Ok(()) = blocking.changed() => heard = Instant::now(),
-            () = sleep_until(heard + limit), if unconfirmed.count() > 0 && !*blocked.borrow() => {
-                probe(&channel, limit).await?;
-                heard = Instant::now();
+        if requests.lock().await.recv_many(&mut batch, MAX_PUBLISH_BATCH).await == 0 {
+            return Ok(());
+        }
+        batch.retain(|request: &PublishRequest| !request.answer.is_closed());
+        let published = patiently(limit, blocked.subscribe(), publish_batch(&channel, &batch)).await;
+        let decided = published.unwrap_or_else(|| Err(format!("a batch was not confirmed within {limit:?}")));
+        match decided {
+            Ok(answers) => answer_all(&mut batch, answers),
+            Err(reason) => {
+                let answers = batch.iter().map(|_| Err(PublishError::Unavailable(reason.clone()))).collect();
+                answer_all(&mut batch, answers);
+                return Err(reason);
             }
         }
     }
 }
 
-/// Asks a channel on which nothing was confirmed for a while for something that it knows at once: whether it is alive.
-async fn probe(channel: &Channel, limit: Duration) -> Result<(), String> {
-    // The default exchange is always there, and nobody needs a permission to ask for a built-in one.
-    let passive = ExchangeDeclareOptions { passive: true, ..ExchangeDeclareOptions::default() };
-    let asked = channel.exchange_declare("amq.direct".into(), ExchangeKind::Direct, passive, FieldTable::default());
-    match timeout(limit, asked).await {
-        Ok(answered) => answered.map_err(|error| error.to_string()),
-        Err(_) => Err(format!("nothing was confirmed for {limit:?}, nor anything answered after it")),
+fn answer_all(batch: &mut Vec<PublishRequest>, answers: Vec<Answer>) {
+    for (request, answer) in batch.drain(..).zip(answers) {
+        // The caller may have stopped waiting; what it is told then is for nobody.
+        let _either = request.answer.send(answer);
     }
+}
+
+/// Publishes all of `batch`, waits for all confirms, and decides each message. `Err` when the channel failed.
+async fn publish_batch(channel: &Channel, batch: &[PublishRequest]) -> Result<Vec<Answer>, String> {
+    let mut confirms = Vec::with_capacity(batch.len());
+    for request in batch {
+        confirms.push(publish_one(channel, &request.address, &request.message).await?);
+    }
+    let mut returned = HashSet::new();
+    let mut confirmations = Vec::with_capacity(batch.len());
+    for confirm in confirms {
+        let confirmation = confirm.await.map_err(|error| error.to_string())?;
+        let refused = matches!(confirmation, Confirmation::Nack(_));
+        if matches!(confirmation, Confirmation::NotRequested) {
+            return Err("the channel does not confirm".to_owned());
+        }
+        if let Some(message) = confirmation.take_message() {
+            returned.insert(returned_identity(&message));
+        }
+        confirmations.push(refused);
+    }
+    let decide = |(request, refused): (&PublishRequest, bool)| decide(request, refused, &returned);
+    Ok(batch.iter().zip(confirmations).map(decide).collect())
+}
+
+fn decide(request: &PublishRequest, refused: bool, returned: &HashSet<Identity>) -> Answer {
+    let Address { exchange, routing_key } = &request.address;
+    let message_id = request.message.properties.message_id.clone();
+    if returned.contains(&(exchange.to_string(), routing_key.to_string(), message_id)) {
+        Err(returned_error(&request.address))
+    } else if refused {
+        Err(PublishError::Refused { routing_key: Arc::clone(routing_key) })
+    } else {
+        Ok(Confirmed::by_broker())
+    }
+}
+
+/// What tells one message of a batch from another.
+type Identity = (String, String, Option<String>);
+
+fn returned_identity(message: &lapin::message::BasicReturnMessage) -> Identity {
+    let delivery = &message.delivery;
+    let message_id = delivery.properties.message_id().as_ref().map(ToString::to_string);
+    (delivery.exchange.to_string(), delivery.routing_key.to_string(), message_id)
 }
 
 pub(super) fn returned_error(address: &Address) -> PublishError {

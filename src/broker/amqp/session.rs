@@ -20,7 +20,7 @@ use super::supervisor::{Links, Phase, reached};
 use super::tap::Taps;
 use crate::broker::receipt::Settled;
 
-/// Publishing channels of a worker: the broker works on each by itself.
+/// Publishing channels of a worker: while one waits for the confirms of its batch, the other gathers the next.
 const PUBLISHING_CHANNELS: usize = 2;
 
 /// Two connections and the tasks on them.

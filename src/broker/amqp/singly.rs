@@ -7,16 +7,31 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use lapin::Channel;
-use lapin::options::BasicGetOptions;
+use lapin::message::BasicGetMessage;
+use lapin::options::{BasicGetOptions, QueueDeclareOptions};
+use lapin::types::FieldTable;
 use tokio::sync::{mpsc, watch};
 use tokio::time::sleep;
 
-use super::connect::answered;
+use super::connect::{ConnectError, answered};
 use super::consumer::translate;
 use super::settle::settle_one;
 use super::supervisor::{Phase, reached};
 use crate::broker::Delivery;
 use crate::limits::SINGLY_PAUSE;
+
+/// A message of `queue`, if there is one. Asked first how many there are: that is nothing to a quorum queue, while taking is an entry in
+/// its log, even where there is nothing, and waits for a majority that may not be there.
+async fn get(channel: &Channel, queue: &str, limit: Duration) -> Result<Option<BasicGetMessage>, ConnectError> {
+    let passive =
+        QueueDeclareOptions { passive: true, durable: true, exclusive: false, auto_delete: false, nowait: false };
+    let declared = channel.queue_declare(queue.into(), passive, FieldTable::default());
+    if answered(limit, || format!("queue `{queue}`"), declared).await?.message_count() == 0 {
+        return Ok(None);
+    }
+    let got = channel.basic_get(queue.into(), BasicGetOptions { no_ack: false });
+    answered(limit, || format!("a message of queue `{queue}`"), got).await
+}
 
 /// Takes from `queues` until asked to stop. Looks after a pause first: whoever has just begun does what is safe before.
 pub(super) async fn take_singly(
@@ -41,9 +56,7 @@ pub(super) async fn take_singly(
             return Ok(());
         }
         let Some(queue) = turn.next() else { return Ok(()) };
-        let got = channel.basic_get((&**queue).into(), BasicGetOptions { no_ack: false });
-        let got = answered(limit, || format!("a message of queue `{queue}`"), got).await;
-        let Some(message) = got.map_err(|error| error.to_string())? else {
+        let Some(message) = get(&channel, queue, limit).await.map_err(|error| error.to_string())? else {
             empty += 1;
             continue;
         };
