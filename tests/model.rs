@@ -13,7 +13,8 @@ use inferq::batch::batcher::SubmitOptions;
 use inferq::batch::pool::JobClass;
 use inferq::error::{ErrorCode, JobError};
 use inferq::model::{
-    LoadedModel, ModelOptions, ModelRepository, Optimization, Subject, Verdict, optimize, register_optimized,
+    ExplainRequest, LoadedModel, ModelOptions, ModelRepository, Optimization, Subject, Verdict, optimize,
+    register_optimized,
 };
 use inferq::protocol::request::{InferInput, InferenceRequest, RequestBounds};
 use inferq::protocol::response::{InferOutput, InferenceResponse};
@@ -373,23 +374,73 @@ fn put_fixture(directory: &Path, file: &str, sections: &str) -> PathBuf {
     folder
 }
 
-async fn ask_with(model: &LoadedModel, name: &str, files: &[&[u8]]) -> Result<InferenceResponse, JobError> {
+fn of_files(name: &str, files: &[&[u8]]) -> Result<InferenceRequest, JobError> {
     let elements = TensorData::Bytes(files.iter().map(|file| file.to_vec()).collect());
     let tensor = Tensor::new(vec![files.len()], elements).unwrap();
     let inputs = vec![InferInput { name: name.to_owned(), tensor, binary_data: true }];
     let request = InferenceRequest { id: None, parameters: serde_json::Map::new(), inputs, outputs: Vec::new() };
     let body = request.encode().unwrap();
-    let request = InferenceRequest::decode(&body.bytes, body.json_length, &RequestBounds { max_rows: 16 })?;
-    let facts = request.facts();
-    let rows = model.prepare(request).await?;
-    let options = SubmitOptions {
+    InferenceRequest::decode(&body.bytes, body.json_length, &RequestBounds { max_rows: 16 })
+}
+
+fn patiently() -> SubmitOptions {
+    SubmitOptions {
         deadline: Instant::now() + Duration::from_secs(60),
         class: JobClass::Normal,
         tenant: "t".into(),
         alone: false,
-    };
-    let answered = model.infer(rows, options).await?;
+    }
+}
+
+async fn ask_with(model: &LoadedModel, name: &str, files: &[&[u8]]) -> Result<InferenceResponse, JobError> {
+    let request = of_files(name, files)?;
+    let facts = request.facts();
+    let rows = model.prepare(request).await?;
+    let answered = model.infer(rows, patiently()).await?;
     model.shape(answered, &facts)
+}
+
+/// A black image with a red spot, which lies in one patch.
+#[tokio::test]
+async fn an_image_is_explained_patch_by_patch() {
+    let folder = tempfile::tempdir().unwrap();
+    let sections = "[preprocess]\nkind = \"image\"\ninput = \"image\"\nwidth = 32\nheight = 24\nscale = 1.0\n\
+         max_image_bytes = 100000\nmax_pixels = 10000\n\
+         [[inputs]]\nname = \"image\"\ndatatype = \"FP32\"\nshape = [-1, 3, 24, 32]\n\
+         [[outputs]]\nname = \"means\"\ndatatype = \"FP32\"\nshape = [-1, 3]\n\
+         [postprocess]\nkind = \"classification\"\noutput = \"means\"\nlabels = \"labels.txt\"\nactivation = \"softmax\"\n";
+    let model = put_fixture(folder.path(), "colours", sections);
+    fs::write(model.join("labels.txt"), "red\ngreen\nblue\n").unwrap();
+    // 8 x 8 patches of 3 rows and 4 columns: the spot is the one in the sixth row and the second column.
+    const PATCH: usize = 5 * 8 + 1;
+    let spot = |x: u32, y: u32| (4..8).contains(&x) && (15..18).contains(&y);
+    let picture = image::RgbImage::from_fn(32, 24, |x, y| image::Rgb(if spot(x, y) { [255, 0, 0] } else { [0; 3] }));
+    let mut png = std::io::Cursor::new(Vec::new());
+    picture.write_to(&mut png, image::ImageFormat::Png).unwrap();
+    let colours = open(folder.path(), &[]).unwrap().resolve("colours", None, "a job").await.unwrap();
+
+    for (explain, method) in
+        [(json!("occlusion"), "occlusion"), (json!({"method": "shapley", "budget": 200}), "shapley")]
+    {
+        let mut request = of_files("image", &[&png.get_ref()[..]]).unwrap();
+        request.parameters.insert("explain".to_owned(), explain);
+        let (asked, facts) = (ExplainRequest::read(&request).unwrap().unwrap(), request.facts());
+        let rows = colours.prepare(request).await.unwrap();
+        let row = rows[0].clone();
+        let answered = colours.infer(rows, patiently()).await.unwrap();
+        let mut response = colours.shape(answered, &facts).unwrap();
+        colours.explain(&asked, row, &patiently(), &mut response).await.unwrap();
+        let attributions = response.outputs.iter().find(|output| output.name == "attributions").unwrap();
+        assert_eq!(attributions.tensor.shape(), [1, 8, 8], "{method}");
+        for (patch, attribution) in floats(attributions).iter().enumerate() {
+            // Black is what a patch becomes that is taken away: only the spot adds anything.
+            let expected = if patch == PATCH { 0.5..1.0 } else { -1e-6..1e-6 };
+            assert!(expected.contains(attribution), "{method}, patch {patch}: {attribution}");
+        }
+        let told = &response.parameters["explain"];
+        assert_eq!((&told["label"], &told["method"]), (&json!("red"), &json!(method)));
+        assert!(told["completeness_error"].as_f64().is_none_or(|error| error < 1e-5), "{told}");
+    }
 }
 
 #[tokio::test]

@@ -25,7 +25,7 @@ pub struct WorkerArgs {}
 const EXAMPLES: &str = "\
 Examples:
   inferq worker
-  INFERQ_AMQP_URL=amqp://user:password@broker:5672/%2f inferq worker --config worker.toml
+  INFERQ_AMQP_URL=amqps://user:password@broker/%2f inferq worker --config worker.toml
   inferq worker --set models.serve=topic --set batching.executors=1 --log-format json";
 
 pub(super) fn run(_args: WorkerArgs, context: &Context) -> Result<(), Failure> {

@@ -111,7 +111,7 @@ Examples:
   inferq bench --lengths 16:3,128:1 --arrivals bursty --tenants 4
   inferq bench --arms adaptive,fifo:256,fifo:512,fifo:2048 --blocks 10 --block-ms 20000
   inferq bench --arrivals window --arms adaptive,single    what goes through at most
-  INFERQ_AMQP_URL=amqp://user:password@broker:5672/%2f inferq bench --broker";
+  INFERQ_AMQP_URL=amqps://user:password@broker/%2f inferq bench --broker";
 
 /// The file name that means standard output.
 const STANDARD_OUTPUT: &str = "-";

@@ -55,7 +55,7 @@ const EXAMPLES: &str = "\
 Examples:
   make demo                     build, start a private RabbitMQ, run this, stop it again
   inferq demo --embedded        no broker needed
-  INFERQ_AMQP_URL=amqp://user:password@broker:5672/%2f inferq demo";
+  INFERQ_AMQP_URL=amqps://user:password@broker/%2f inferq demo";
 
 pub(super) fn run(args: DemoArgs, context: &Context) -> Result<(), Failure> {
     let posts = posts::read(&args.posts)?;

@@ -68,7 +68,7 @@ Examples:
   inferq models evaluate --model topic --data models/topic/samples/posts.jsonl
   inferq models evaluate --model topic:2 --compare 1 --data test.jsonl --html report.html
   inferq models evaluate --model topic --data test.jsonl --json | jq .accuracy
-  inferq models evaluate --model topic --data test.jsonl --broker amqp://user:password@broker:5672/%2f";
+  inferq models evaluate --model topic --data test.jsonl --broker amqps://user:password@broker/%2f";
 
 /// What is compared with: a version of the same model, or a model.
 #[derive(Debug, Clone)]
