@@ -82,7 +82,7 @@ impl WorkerProcess {
             .env("INFERQ__MODELS__SERVE", settings.models.serve.join(","))
             .env("INFERQ__BATCHING__EXECUTORS", settings.batching.executors.to_string())
             .env("INFERQ__TELEMETRY__LISTEN", health.to_string())
-            .env("INFERQ__TELEMETRY__LOG_FILTER", "warn")
+            .env("INFERQ__TELEMETRY__LOG_FILTER", "warn,lapin=off")
             .stdin(Stdio::null())
             .kill_on_drop(true)
             .spawn()
