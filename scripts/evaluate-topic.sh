@@ -20,11 +20,13 @@ main() {
     cd "$here/.."
     need_rust
     ensure_python_venv
-    local venv=target/topic/venv
+    local target venv
+    target=$(target_folder)
+    venv=$target/topic/venv
     [[ -x $venv/bin/python ]] || python3 -m venv "$venv"
-    "$venv/bin/python" models/topic/training/test_posts.py target/topic/test.jsonl
+    "$venv/bin/python" models/topic/training/test_posts.py "$target/topic/test.jsonl"
     cargo build --release --locked
-    target/release/inferq models evaluate --model topic --data target/topic/test.jsonl "$@"
+    "$target/release/inferq" models evaluate --model topic --data "$target/topic/test.jsonl" "$@"
 }
 
 main "$@"

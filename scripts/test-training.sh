@@ -18,16 +18,10 @@ main() {
     -h | --help) usage; return ;;
     esac
     cd "$here/.."
-    ensure_python_venv
-    local venv=target/topic/test-venv wanted
-    wanted=$(grep -E '^(numpy|scipy|tokenizers)==' models/topic/training/requirements.txt)
-    if [[ $(cat "$venv/installed.txt" 2>/dev/null) != "$wanted" ]]; then
-        say "installing ${wanted//$'\n'/ } into $venv"
-        python3 -m venv "$venv"
-        # shellcheck disable=SC2086 # one argument a line
-        "$venv/bin/pip" install --quiet $wanted
-        printf '%s\n' "$wanted" >"$venv/installed.txt"
-    fi
+    local venv=target/topic/test-venv wanted=target/topic/test-requirements.txt
+    mkdir -p target/topic
+    grep -E '^(numpy|scipy|tokenizers)==' models/topic/training/requirements.txt >"$wanted"
+    prepare_python "$venv" "$wanted"
     PYTHONDONTWRITEBYTECODE=1 "$venv/bin/python" -m unittest discover -s models/topic/training
 }
 
