@@ -400,17 +400,23 @@ async fn ask_with(model: &LoadedModel, name: &str, files: &[&[u8]]) -> Result<In
     model.shape(answered, &facts)
 }
 
-/// A black image with a red spot, which lies in one patch.
-#[tokio::test]
-async fn an_image_is_explained_patch_by_patch() {
-    let folder = tempfile::tempdir().unwrap();
+/// The model that says how red, green and blue an image of 32 x 24 is; `postprocess` says what is made of that.
+fn put_colours(repository: &Path, postprocess: &str) -> PathBuf {
     let sections = "[preprocess]\nkind = \"image\"\ninput = \"image\"\nwidth = 32\nheight = 24\nscale = 1.0\n\
          max_image_bytes = 100000\nmax_pixels = 10000\n\
          [[inputs]]\nname = \"image\"\ndatatype = \"FP32\"\nshape = [-1, 3, 24, 32]\n\
          [[outputs]]\nname = \"means\"\ndatatype = \"FP32\"\nshape = [-1, 3]\n\
-         [postprocess]\nkind = \"classification\"\noutput = \"means\"\nlabels = \"labels.txt\"\nactivation = \"softmax\"\n";
-    let model = put_fixture(folder.path(), "colours", sections);
+         [postprocess]\noutput = \"means\"\nlabels = \"labels.txt\"\n";
+    let model = put_fixture(repository, "colours", &(sections.to_owned() + postprocess));
     fs::write(model.join("labels.txt"), "red\ngreen\nblue\n").unwrap();
+    model
+}
+
+/// A black image with a red spot, which lies in one patch.
+#[tokio::test]
+async fn an_image_is_explained_patch_by_patch() {
+    let folder = tempfile::tempdir().unwrap();
+    put_colours(folder.path(), "kind = \"classification\"\nactivation = \"softmax\"\n");
     // 8 x 8 patches of 3 rows and 4 columns: the spot is the one in the sixth row and the second column.
     const PATCH: usize = 5 * 8 + 1;
     let spot = |x: u32, y: u32| (4..8).contains(&x) && (15..18).contains(&y);
@@ -446,13 +452,7 @@ async fn an_image_is_explained_patch_by_patch() {
 #[tokio::test]
 async fn a_model_of_images_is_sent_files_and_held_to_golden_ones() {
     let folder = tempfile::tempdir().unwrap();
-    let sections = "[preprocess]\nkind = \"image\"\ninput = \"image\"\nwidth = 32\nheight = 24\nscale = 1.0\n\
-         max_image_bytes = 100000\nmax_pixels = 10000\n\
-         [[inputs]]\nname = \"image\"\ndatatype = \"FP32\"\nshape = [-1, 3, 24, 32]\n\
-         [[outputs]]\nname = \"means\"\ndatatype = \"FP32\"\nshape = [-1, 3]\n\
-         [postprocess]\nkind = \"multilabel\"\noutput = \"means\"\nlabels = \"labels.txt\"\nactivation = \"none\"\nthreshold = 1.0\n";
-    let model = put_fixture(folder.path(), "colours", sections);
-    fs::write(model.join("labels.txt"), "red\ngreen\nblue\n").unwrap();
+    let model = put_colours(folder.path(), "kind = \"multilabel\"\nactivation = \"none\"\nthreshold = 1.0\n");
     let images = format!("{ROOT}/tests/fixtures/images");
     let (png, jpeg) =
         (fs::read(format!("{images}/colours.png")).unwrap(), fs::read(format!("{images}/photo.jpg")).unwrap());

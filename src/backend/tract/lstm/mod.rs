@@ -131,5 +131,7 @@ impl Expansion for Lstm {
 }
 
 #[cfg(test)]
+mod kernel_tests;
+#[cfg(test)]
 #[path = "tests.rs"]
 mod tests;
