@@ -13,6 +13,8 @@ mod reach;
 mod recovery;
 #[path = "amqp/returns.rs"]
 mod returns;
+#[path = "amqp/silence.rs"]
+mod silence;
 mod support;
 #[path = "amqp/tls.rs"]
 mod tls;

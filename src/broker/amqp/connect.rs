@@ -7,6 +7,7 @@ use lapin::tcp::OwnedTLSConfig;
 use lapin::{Channel, Connection, ConnectionProperties, ErrorKind};
 use tokio::time::timeout;
 
+use super::connected::Connected;
 use super::endpoint::{Endpoint, EndpointError};
 use super::tls;
 
@@ -91,7 +92,7 @@ impl ConnectError {
 }
 
 /// Connects to `endpoint` within `limit`.
-pub(super) async fn connect(endpoint: &Endpoint, name: &str, limit: Duration) -> Result<Connection, ConnectError> {
+pub(super) async fn connect(endpoint: &Endpoint, name: &str, limit: Duration) -> Result<Connected, ConnectError> {
     // No recovery of lapin's own: after a channel-level close it leaves consumers that wait for ever.
     let properties = ConnectionProperties::default().with_connection_name(name.to_owned().into());
     let uri = || endpoint.to_string();
@@ -99,7 +100,7 @@ pub(super) async fn connect(endpoint: &Endpoint, name: &str, limit: Duration) ->
     let runtime = lapin::runtime::default_runtime()?;
     let connecting = Connection::connect_uri_with_config(endpoint.uri().to_lapin(), properties, certificates, runtime);
     match timeout(limit, connecting).await {
-        Ok(Ok(connection)) => Ok(connection),
+        Ok(Ok(connection)) => Ok(Connected::new(connection)),
         Ok(Err(error)) => Err(match error.kind() {
             ErrorKind::ProtocolError(fault) => {
                 ConnectError::Refused { uri: uri(), reason: fault.get_message().to_string() }
@@ -170,8 +171,8 @@ pub(super) async fn close_channel(channel: &Channel) {
     }
 }
 
-/// Closes `connection`: what was written before has reached the broker when this returns.
-pub(super) async fn close(connection: &Connection) {
+/// Closes `connection`, for [`Connected`], which every connection is.
+pub(super) async fn goodbye(connection: &Connection) {
     match timeout(CLOSE_LIMIT, connection.close(SUCCESS, "done".into())).await {
         Ok(Ok(())) => {}
         Ok(Err(error)) => tracing::debug!(%error, "a connection was closed already"),

@@ -7,12 +7,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use lapin::options::{BasicAckOptions, BasicGetOptions, QueueDeclareOptions};
-use lapin::types::FieldTable;
-use lapin::{Channel, Confirmation, Connection};
+use lapin::options::{BasicAckOptions, BasicGetOptions};
+use lapin::{Channel, Confirmation, ErrorKind};
 use tokio::time::timeout;
 
-use super::connect::{ConnectError, close, close_channel, connect};
+use super::connect::{ConnectError, close_channel, connect};
+use super::connected::Connected;
 use super::convert;
 use super::endpoint::Endpoint;
 use super::publisher::{confirm_channel, publish_one, returned_error};
@@ -32,10 +32,12 @@ pub struct Letter {
 #[derive(Debug)]
 pub struct LetterBox {
     queue: String,
-    connection: Connection,
+    connection: Connected,
     taking: Channel,
     publishing: Channel,
     publish_timeout: Duration,
+    /// Taken at the opening.
+    first: Option<Letter>,
     left: u32,
 }
 
@@ -62,22 +64,28 @@ impl LetterError {
 }
 
 impl LetterBox {
-    /// Opens `queue`. Letters that come in later are not seen, so that one that fails again is not taken for ever.
+    /// Opens `queue` and takes its first letter. Letters that come in later are not seen, so that one that fails again is
+    /// not taken for ever.
     ///
     /// # Errors
     /// See [`ConnectError`]; `Declare` where there is no such queue.
     pub async fn open(settings: &BrokerSettings, queue: &str) -> Result<Self, ConnectError> {
-        let connection = connect(&Endpoint::of(settings)?, "inferq dead-letter", settings.connect_timeout).await?;
+        let limit = settings.connect_timeout;
+        let connection = connect(&Endpoint::of(settings)?, "inferq dead-letter", limit).await?;
         let taking = connection.create_channel().await?;
-        let passive =
-            QueueDeclareOptions { passive: true, durable: true, exclusive: false, auto_delete: false, nowait: false };
-        let found = taking.queue_declare(queue.into(), passive, FieldTable::default()).await.map_err(|error| {
-            ConnectError::Declare { what: format!("queue `{queue}` is not there; it"), reason: error.to_string() }
+        // How many there are is asked by taking one: a quorum queue that is busy answers a declaration with 0.
+        let first = take(&taking, queue).await.map_err(|error| match error.kind() {
+            ErrorKind::ProtocolError(fault) if error.is_amqp_soft_error() => ConnectError::Declare {
+                what: format!("queue `{queue}` is not there; it"),
+                reason: fault.get_message().to_string(),
+            },
+            _ => ConnectError::Broken(error),
         })?;
-        let publishing = confirm_channel(&connection, settings.connect_timeout).await?;
-        let left = found.message_count();
+        let left = first.as_ref().map_or(0, |(_, behind)| behind.saturating_add(1));
+        let publishing = confirm_channel(&connection, limit).await?;
+        let first = first.map(|(letter, _)| letter);
         let publish_timeout = settings.publish_timeout;
-        Ok(Self { queue: queue.to_owned(), connection, taking, publishing, publish_timeout, left })
+        Ok(Self { queue: queue.to_owned(), connection, taking, publishing, publish_timeout, first, left })
     }
 
     /// How many letters are still to come.
@@ -93,11 +101,10 @@ impl LetterBox {
     pub async fn next(&mut self) -> Result<Option<Letter>, LetterError> {
         let Some(left) = self.left.checked_sub(1) else { return Ok(None) };
         self.left = left;
-        let taken = self.taking.basic_get(self.queue.as_str().into(), BasicGetOptions { no_ack: false }).await?;
-        Ok(taken.map(|taken| {
-            let delivery = taken.delivery;
-            Letter { tag: delivery.delivery_tag, message: convert::from_lapin(&delivery.properties, delivery.data) }
-        }))
+        if let Some(first) = self.first.take() {
+            return Ok(Some(first));
+        }
+        Ok(take(&self.taking, &self.queue).await?.map(|(letter, _)| letter))
     }
 
     /// Publishes `message` in the letter's place, and takes the letter away once that is confirmed.
@@ -122,7 +129,7 @@ impl LetterBox {
     pub async fn close(self) {
         close_channel(&self.taking).await;
         close_channel(&self.publishing).await;
-        close(&self.connection).await;
+        self.connection.close().await;
     }
 
     async fn publish(&self, address: &Address, message: &Message) -> Result<(), PublishError> {
@@ -134,4 +141,14 @@ impl LetterBox {
             Confirmation::NotRequested => Err(PublishError::Unavailable("the channel does not confirm".to_owned())),
         }
     }
+}
+
+/// The oldest letter of `queue`, and how many are behind it.
+async fn take(channel: &Channel, queue: &str) -> Result<Option<(Letter, u32)>, lapin::Error> {
+    let taken = channel.basic_get(queue.into(), BasicGetOptions { no_ack: false }).await?;
+    Ok(taken.map(|taken| {
+        let (behind, delivery) = (taken.message_count, taken.delivery);
+        let message = convert::from_lapin(&delivery.properties, delivery.data);
+        (Letter { tag: delivery.delivery_tag, message }, behind)
+    }))
 }

@@ -16,6 +16,7 @@ use crate::limits::MAX_CONFIRMS_IN_FLIGHT;
 use crate::settings::BrokerSettings;
 
 mod connect;
+mod connected;
 mod consumer;
 mod convert;
 mod declare;
@@ -155,7 +156,7 @@ pub async fn apply(settings: &BrokerSettings, topology: &Topology) -> Result<(),
     let endpoint = Endpoint::of(settings)?;
     let connection = connect::connect(&endpoint, "inferq topology", settings.connect_timeout).await?;
     declare::declare(&connection, topology, settings.connect_timeout).await?;
-    connect::close(&connection).await;
+    connection.close().await;
     Ok(())
 }
 
@@ -167,7 +168,7 @@ pub async fn remove(settings: &BrokerSettings, topology: &Topology) -> Result<()
     let endpoint = Endpoint::of(settings)?;
     let connection = connect::connect(&endpoint, "inferq topology", settings.connect_timeout).await?;
     declare::delete(&connection, topology, settings.connect_timeout).await?;
-    connect::close(&connection).await;
+    connection.close().await;
     Ok(())
 }
 
@@ -177,6 +178,6 @@ pub async fn remove(settings: &BrokerSettings, topology: &Topology) -> Result<()
 /// See [`ConnectError`].
 pub async fn probe(settings: &BrokerSettings) -> Result<(), ConnectError> {
     let connection = connect::connect(&Endpoint::of(settings)?, "inferq probe", settings.connect_timeout).await?;
-    connect::close(&connection).await;
+    connection.close().await;
     Ok(())
 }

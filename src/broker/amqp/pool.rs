@@ -7,11 +7,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use deadpool::managed::{self, Metrics, Pool, RecycleError, RecycleResult};
-use lapin::{Channel, Confirmation, Connection};
+use lapin::{Channel, Confirmation};
 use tokio::sync::Mutex;
 use tokio::time::timeout;
 
-use super::connect::{ConnectError, close, close_channel, connect};
+use super::connect::{ConnectError, close_channel, connect};
+use super::connected::Connected;
 use super::endpoint::Endpoint;
 use super::publisher::{confirm_channel, publish_one, returned_error};
 use crate::broker::{Address, Confirmed, PublishError, Publisher};
@@ -23,7 +24,7 @@ use crate::settings::BrokerSettings;
 struct Channels {
     endpoint: Endpoint,
     connect_timeout: Duration,
-    connection: Mutex<Option<Connection>>,
+    connection: Mutex<Option<Connected>>,
 }
 
 impl managed::Manager for Channels {
@@ -115,7 +116,7 @@ impl ChannelPool {
         self.pool.close();
         let connection = self.pool.manager().connection.lock().await.take();
         if let Some(connection) = connection {
-            close(&connection).await;
+            connection.close().await;
         }
     }
 

@@ -5,12 +5,13 @@
 
 use futures_util::future::join_all;
 use futures_util::{Stream, StreamExt as _};
-use lapin::{Channel, Connection, Event};
+use lapin::{Channel, Event};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
 use super::Config;
-use super::connect::{ConnectError, answered, close, close_channel, connect};
+use super::connect::{ConnectError, answered, close_channel, connect};
+use super::connected::Connected;
 use super::consumer::forward;
 use super::declare::declare;
 use super::publisher::{confirm_channel, publish_requests};
@@ -25,9 +26,9 @@ const PUBLISHING_CHANNELS: usize = 2;
 
 /// Two connections and the tasks on them.
 pub(super) struct Session {
-    consuming: Connection,
+    consuming: Connected,
     /// `None` where nothing is published.
-    publishing: Option<Connection>,
+    publishing: Option<Connected>,
     /// Every channel, to be closed before its connection.
     channels: Vec<Channel>,
     /// Forwarders of deliveries, one a queue.
@@ -102,10 +103,10 @@ impl Session {
         if ended.is_ok() {
             // All at once: on a connection that the broker blocks, every goodbye takes as long as it may.
             join_all(self.channels.iter().map(close_channel)).await;
-            if let Some(publishing) = &self.publishing {
-                close(publishing).await;
+            if let Some(publishing) = self.publishing {
+                publishing.close().await;
             }
-            close(&self.consuming).await;
+            self.consuming.close().await;
         }
         ended
     }
@@ -155,7 +156,7 @@ impl Session {
 }
 
 /// The publishing connection and its channels.
-async fn open_publishing(config: &Config) -> Result<(Connection, Vec<Channel>), ConnectError> {
+async fn open_publishing(config: &Config) -> Result<(Connected, Vec<Channel>), ConnectError> {
     let name = format!("{} publisher", config.connection_name);
     let connection = connect(&config.endpoint, &name, config.connect_timeout).await?;
     let mut channels = Vec::with_capacity(PUBLISHING_CHANNELS);

@@ -6,6 +6,10 @@ use std::time::Duration;
 use inferq::broker::amqp::letters::LetterBox;
 use inferq::error::ErrorCode;
 use inferq::protocol::properties::{HEADER_ERROR, HEADER_FAILED_ATTEMPT, Message, Properties};
+use lapin::options::QueueDeclareOptions;
+use lapin::types::FieldTable;
+use lapin::{Connection, ConnectionProperties};
+use secrecy::ExposeSecret as _;
 use tokio::time::sleep;
 
 use super::reader::answers;
@@ -69,10 +73,15 @@ impl Ledger {
 
     /// Messages that wait in `queue`.
     pub async fn messages_in(&self, queue: &str) -> u32 {
-        let letters = LetterBox::open(&self.settings.broker, queue).await.unwrap();
-        let left = letters.left();
-        letters.close().await;
-        left
+        let url = self.settings.broker.url.expose_secret();
+        let connection = Connection::connect(url, ConnectionProperties::default()).await.unwrap();
+        let channel = connection.create_channel().await.unwrap();
+        let passive =
+            QueueDeclareOptions { passive: true, durable: true, exclusive: false, auto_delete: false, nowait: false };
+        let waiting =
+            channel.queue_declare(queue.into(), passive, FieldTable::default()).await.unwrap().message_count();
+        connection.close(200, "counted".into()).await.unwrap();
+        waiting
     }
 
     /// How many jobs have letters in `queue`.

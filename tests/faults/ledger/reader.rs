@@ -20,6 +20,8 @@ use super::{Book, Entry, Kind, PAUSE};
 const REPLY_PREFETCH: u16 = 500;
 /// How long a connection may take to stand.
 const OPEN_LIMIT: Duration = Duration::from_secs(5);
+/// AMQP's reply code for an orderly end.
+const SUCCESS: u16 = 200;
 /// How long a connection is believed in that brings nothing.
 const SILENCE: Duration = Duration::from_secs(5);
 
@@ -40,17 +42,20 @@ impl Reader {
         let url = format!("{url}?heartbeat=5");
         loop {
             // A connection ends with its broker; what was not acknowledged comes again.
-            if let Ok(Ok(replies)) = timeout(OPEN_LIMIT, consume(&url, &queue)).await {
-                let _either = self.read_one_connection(replies).await;
+            if let Ok(Ok(connection)) =
+                timeout(OPEN_LIMIT, Connection::connect(&url, ConnectionProperties::default())).await
+            {
+                if let Ok(Ok(replies)) = timeout(OPEN_LIMIT, consume(&connection, &queue)).await {
+                    let _either = self.read_until_silence(replies).await;
+                }
+                // In so many words: dropped while an answer is missing, it would go on and keep what is delivered to it.
+                let _either = timeout(OPEN_LIMIT, connection.close(SUCCESS, "silence".into())).await;
             }
             sleep(PAUSE).await;
         }
     }
 
-    async fn read_one_connection(
-        &self,
-        (_connection, mut replies): (Connection, lapin::Consumer),
-    ) -> Result<(), lapin::Error> {
+    async fn read_until_silence(&self, mut replies: lapin::Consumer) -> Result<(), lapin::Error> {
         // A broker that was killed can leave a stream, or an acknowledgement, that never ends: after a silence it is asked anew.
         while let Ok(Some(reply)) = timeout(SILENCE, replies.next()).await {
             let reply = reply?;
@@ -85,13 +90,11 @@ impl Reader {
     }
 }
 
-async fn consume(url: &str, queue: &str) -> Result<(Connection, lapin::Consumer), lapin::Error> {
-    let connection = Connection::connect(url, ConnectionProperties::default()).await?;
+async fn consume(connection: &Connection, queue: &str) -> Result<lapin::Consumer, lapin::Error> {
     let channel = connection.create_channel().await?;
     channel.basic_qos(REPLY_PREFETCH, BasicQosOptions { global: false }).await?;
     let options = BasicConsumeOptions { no_local: false, no_ack: false, exclusive: false, nowait: false };
-    let replies = channel.basic_consume(queue.into(), "".into(), options, FieldTable::default()).await?;
-    Ok((connection, replies))
+    channel.basic_consume(queue.into(), "".into(), options, FieldTable::default()).await
 }
 
 /// Whether `message` is authentic, and says what the job of `entry` has to be told.
