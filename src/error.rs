@@ -21,6 +21,8 @@ pub enum ErrorCode {
     ReplayConflict,
     /// Step 11: the tenant has more unexpired jobs than the worker may remember.
     ReplayGuardFull,
+    /// Step 11: the guard that several workers share does not answer, or another worker has taken the job.
+    ReplayGuardUnavailable,
     /// Step 10: the key's grant does not name this model.
     ModelForbidden,
     /// The tenant sends more jobs a second than its grant allows.
@@ -62,13 +64,14 @@ pub enum Route {
 
 impl ErrorCode {
     /// Every code, in the order of `docs/errors.md`.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 19] = [
         Self::EnvelopeRejected,
         Self::BindingMismatch,
         Self::OutsideTimeWindow,
         Self::ReplyQueueForbidden,
         Self::ReplayConflict,
         Self::ReplayGuardFull,
+        Self::ReplayGuardUnavailable,
         Self::ModelForbidden,
         Self::RateLimited,
         Self::MalformedRequest,
@@ -93,6 +96,7 @@ impl ErrorCode {
             Self::ReplyQueueForbidden => "REPLY_QUEUE_FORBIDDEN",
             Self::ReplayConflict => "REPLAY_CONFLICT",
             Self::ReplayGuardFull => "REPLAY_GUARD_FULL",
+            Self::ReplayGuardUnavailable => "REPLAY_GUARD_UNAVAILABLE",
             Self::ModelForbidden => "MODEL_FORBIDDEN",
             Self::RateLimited => "RATE_LIMITED",
             Self::MalformedRequest => "MALFORMED_REQUEST",
@@ -127,7 +131,7 @@ impl ErrorCode {
             | Self::DeadlineExceeded
             | Self::InferenceFailed
             | Self::ReplyTooLarge => Route::Reply,
-            Self::ReplayGuardFull | Self::ModelUnavailable => Route::Retry,
+            Self::ReplayGuardFull | Self::ReplayGuardUnavailable | Self::ModelUnavailable => Route::Retry,
             Self::ReplyUndeliverable => Route::Undeliverable,
         }
     }
@@ -149,6 +153,9 @@ impl ErrorCode {
             Self::ReplayConflict => "the message id was used before with another ciphertext",
             Self::ReplayGuardFull => {
                 "the tenant has more unexpired jobs than a worker remembers to tell replays; the job is retried"
+            }
+            Self::ReplayGuardUnavailable => {
+                "the guard that the workers share does not answer, or another worker has taken the job; the job is retried"
             }
             Self::ModelForbidden => "the key's grant does not name the model",
             Self::RateLimited => "the tenant sends more jobs a second than its grant allows",
@@ -178,6 +185,9 @@ impl ErrorCode {
             Self::ReplayConflict => "use a fresh message id for every job",
             Self::ReplayGuardFull => {
                 "seal with a shorter exp - iat, or add worker replicas; the job comes back after a pause"
+            }
+            Self::ReplayGuardUnavailable => {
+                "look at the Redis of worker.replay_redis_url; the job comes back after a pause"
             }
             Self::ModelForbidden => "ask the operator for a grant, or name a model that the key may use",
             Self::RateLimited => {

@@ -109,6 +109,13 @@ pub const REFUSED_REPLY_PAUSE: Duration = Duration::from_millis(200);
 pub const REPUBLISH_PAUSE: Duration = Duration::from_millis(100);
 /// Longest of these pauses.
 pub const MAX_REPUBLISH_PAUSE: Duration = Duration::from_secs(5);
+/// How long a worker may go without renewing its right to run a job, until another may run it: what a job that a worker died with
+/// waits at most.
+pub const SHARED_REPLAY_LEASE: Duration = Duration::from_secs(10);
+/// How often is looked whether another worker has ended a job that came here as well.
+pub const SHARED_REPLAY_POLL: Duration = Duration::from_millis(100);
+/// How long the guard that workers share may take to answer.
+pub const SHARED_REPLAY_LIMIT: Duration = Duration::from_secs(1);
 /// How long after a tenant's last job in a queue the others there keep to their shares of it.
 pub const SHARED_QUEUE_MEMORY: Duration = Duration::from_secs(10);
 /// Unsettled deliveries from which on a job is suspected of ending processes. One can happen to any job.

@@ -93,6 +93,11 @@ impl Confirmed {
         Self(())
     }
 
+    /// Another worker has recorded, where this deployment keeps such records, that the broker confirmed its reply to the same job.
+    pub(crate) fn recorded_elsewhere() -> Self {
+        Self(())
+    }
+
     /// The same proof for another copy of the same job: what was confirmed stands in its place, too.
     #[must_use]
     pub fn for_duplicate(&self) -> Self {

@@ -106,6 +106,9 @@ impl From<AssembleError> for Failure {
         match error {
             AssembleError::Keyring(error) => error.into(),
             AssembleError::Model(error) => error.into(),
+            AssembleError::Shared(error) => Self::new(Exit::Invalid, error.to_string()).with_help(
+                "set worker.replay_redis_url to redis://host:port, with broker.allow_plaintext = true beyond this machine, or leave it empty",
+            ),
         }
     }
 }

@@ -51,6 +51,24 @@ impl JobIdentity {
         Self::new(&claims.tenant, &claims.message_id, &job.reply.request_tag, claims.expires)
     }
 
+    /// Names the job among all others: tenant and digest of its id.
+    #[must_use]
+    pub fn name(&self) -> String {
+        format!("{}:{}", self.tenant, hexadecimal(&self.id))
+    }
+
+    /// The digest of the request's tag.
+    #[must_use]
+    pub fn tag_digest(&self) -> String {
+        hexadecimal(&self.tag)
+    }
+
+    /// When the envelope ends.
+    #[must_use]
+    pub const fn expires(&self) -> UnixSeconds {
+        self.expires
+    }
+
     fn new(tenant: &str, message_id: &str, tag: &str, expires: UnixSeconds) -> Self {
         Self { tenant: tenant.to_owned(), id: digest(message_id), tag: digest(tag), expires }
     }
@@ -59,6 +77,10 @@ impl JobIdentity {
 fn digest(text: &str) -> Digest {
     let whole: [u8; 32] = Sha256::digest(text).into();
     whole.first_chunk().copied().unwrap_or_default()
+}
+
+fn hexadecimal(digest: &Digest) -> String {
+    digest.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// The guard's word on a job.
@@ -192,6 +214,14 @@ impl<P> ReplayGuard<P> {
     const fn part(&self, at: UnixSeconds) -> u64 {
         let life = self.bounds.max_lifetime.as_secs() + self.bounds.clock_skew.as_secs();
         at.0 / life.div_ceil(PARTS_OF_A_LIFE).saturating_add(1)
+    }
+
+    /// Whether `job` was answered here.
+    #[must_use]
+    pub fn has_answered(&self, job: &JobIdentity) -> bool {
+        let mut tenants = self.lock();
+        let known = tenants.get_mut(&job.tenant).and_then(|jobs| jobs.find(&job.id));
+        known.is_some_and(|known| known.tag == job.tag && matches!(known.state, State::Answered(_)))
     }
 
     fn set(&self, job: &JobIdentity, state: State<P>) {

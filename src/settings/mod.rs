@@ -197,6 +197,8 @@ pub struct WorkerSettings {
     pub max_attempts: u32,
     /// Deadline of a job that names none, from the moment it is taken up.
     pub default_deadline: Duration,
+    /// The Redis that keeps what several workers have answered; each keeps it for itself where `None`. Holds a password.
+    pub replay_redis_url: Option<SecretString>,
     /// Hundredths of a queue's prefetch that one tenant may have while others have jobs there as well.
     pub tenant_share_percent: u32,
     /// How long a worker that is asked to stop may take to finish what it has begun.

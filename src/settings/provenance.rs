@@ -6,7 +6,7 @@ use std::fmt;
 use std::path::PathBuf;
 
 /// Keys whose values are secrets, or hold one.
-const SECRET_KEYS: [&str; 1] = ["broker.url"];
+const SECRET_KEYS: [&str; 2] = ["broker.url", "worker.replay_redis_url"];
 /// What stands in the place of a secret.
 const HIDDEN: &str = "***";
 
@@ -76,6 +76,9 @@ pub(super) fn is_secret(key: &str) -> bool {
 
 /// An AMQP URL with its password hidden; all of it is hidden where it has no form that tells the password's place.
 pub(super) fn without_password(url: &str) -> String {
+    if url.is_empty() {
+        return String::new();
+    }
     let Some((scheme, rest)) = url.split_once("://") else {
         return HIDDEN.to_owned();
     };

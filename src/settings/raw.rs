@@ -94,6 +94,7 @@ pub(super) struct RawBatching {
 pub(super) struct RawWorker {
     pub(super) max_attempts: u64,
     pub(super) default_deadline_ms: u64,
+    pub(super) replay_redis_url: SecretString,
     pub(super) tenant_share_percent: u64,
     pub(super) drain_grace_ms: u64,
 }

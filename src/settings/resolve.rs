@@ -241,6 +241,7 @@ fn batching_policy(faults: &mut Faults, raw: &RawBatching) -> BatchingPolicy {
 fn worker(faults: &mut Faults, raw: &RawWorker) -> WorkerSettings {
     WorkerSettings {
         max_attempts: faults.small("worker.max_attempts", raw.max_attempts, 0, 1_000),
+        replay_redis_url: Some(raw.replay_redis_url.clone()).filter(|url| !url.expose_secret().is_empty()),
         tenant_share_percent: faults.small("worker.tenant_share_percent", raw.tenant_share_percent, 1, 100),
         default_deadline: faults.millis("worker.default_deadline_ms", raw.default_deadline_ms, 1),
         drain_grace: faults.millis("worker.drain_grace_ms", raw.drain_grace_ms, 0),

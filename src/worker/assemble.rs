@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use tokio::sync::Notify;
 
-use super::keys;
 use super::prefetch::Loads;
+use super::{SharedReplays, SharedReplaysError, keys};
 use crate::backend::watch::RunWatch;
 use crate::batch::report::{BatchReport, Observed};
 use crate::broker::Queues;
@@ -32,6 +32,8 @@ pub struct Parts {
     pub loads: Arc<Loads>,
     /// Rung when what is served has changed.
     pub changes: Arc<Notify>,
+    /// The replay guard that several workers share, where there is one.
+    pub shared: Option<SharedReplays>,
 }
 
 /// Why a worker cannot be assembled.
@@ -43,6 +45,9 @@ pub enum AssembleError {
     /// A model cannot be served.
     #[error(transparent)]
     Model(#[from] ModelError),
+    /// The replay guard that several workers share cannot be used.
+    #[error(transparent)]
+    Shared(#[from] SharedReplaysError),
 }
 
 impl Parts {
@@ -60,6 +65,10 @@ impl Parts {
     /// See [`AssembleError`].
     pub fn load_with(settings: &Settings, wrap: Wrap) -> Result<Self, AssembleError> {
         let keyring = Arc::new(LiveKeyring::new(keys::load(&settings.keys)?));
+        let (broker, skew) = (&settings.broker, settings.limits.clock_skew);
+        let shared = settings.worker.replay_redis_url.as_ref();
+        let shared = shared.map(|url| SharedReplays::new(url, &broker.name_prefix, skew, broker.allow_plaintext));
+        let shared = shared.transpose()?;
         let names = ModelRepository::served_names(&settings.models)?;
         let metrics = Arc::new(Metrics::new(&settings.service.worker_id, &names));
         let (counted, told) = (Arc::clone(&metrics), Arc::clone(&metrics));
@@ -90,7 +99,7 @@ impl Parts {
             }),
         };
         let models = Arc::new(ModelRepository::open(&settings.models, &options)?);
-        Ok(Self { keyring, models, metrics, runs, loads, changes })
+        Ok(Self { keyring, models, metrics, runs, loads, changes, shared })
     }
 
     /// What a worker of these models declares, and the queues that it consumes.

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use crate::broker::prefetch::Prefetch;
 use crate::broker::topology::Names;
 use crate::broker::{Confirmed, Publisher};
 use crate::envelope::{LiveKeyring, OpenPolicy, RateLimiter, ReplayBounds, ReplayGuard};
@@ -18,6 +19,7 @@ use crate::protocol::request::RequestBounds;
 use crate::settings::Settings;
 use crate::telemetry::metrics::Metrics;
 
+mod admit;
 mod announce;
 mod announcing;
 mod assemble;
@@ -28,6 +30,7 @@ mod prefetch;
 mod process;
 mod reply;
 mod serve;
+mod shared;
 mod shares;
 mod stage;
 mod suspects;
@@ -39,6 +42,8 @@ pub use prefetch::Loads;
 use shares::Shares;
 use suspects::Suspicion;
 
+pub use shared::{SharedReplays, SharedReplaysError};
+
 pub use keys::{KeyReload, follow as follow_keys};
 pub use serve::{ServeError, serve, serve_parts};
 
@@ -48,6 +53,8 @@ pub struct Worker<P> {
     keyring: Arc<LiveKeyring>,
     open_policy: OpenPolicy,
     replays: Arc<ReplayGuard<Confirmed>>,
+    /// The guard that several workers share.
+    shared: Option<SharedReplays>,
     rates: RateLimiter,
     shares: Shares,
     /// What the rates count from.
@@ -71,7 +78,7 @@ impl<P: Publisher> Worker<P> {
     /// A worker that serves with `parts` and publishes through `publisher`.
     #[must_use]
     pub fn new(settings: &Settings, parts: Parts, publisher: P) -> Self {
-        let Parts { keyring, models, metrics, runs: _, loads, changes: _ } = parts;
+        let Parts { keyring, models, metrics, runs: _, loads, changes: _, shared } = parts;
         let bounds = ReplayBounds {
             max_jobs: MAX_REMEMBERED_JOBS,
             max_lifetime: settings.limits.max_lifetime,
@@ -80,8 +87,9 @@ impl<P: Publisher> Worker<P> {
         Self {
             keyring,
             replays: Arc::new(ReplayGuard::new(bounds, Confirmed::for_duplicate)),
+            shared: shared.as_ref().map(SharedReplays::of_another),
             rates: RateLimiter::default(),
-            shares: Shares::new(prefetch::first(settings), settings.worker.tenant_share_percent),
+            shares: Shares::new(Prefetch::fixed(settings.broker.prefetch), settings.worker.tenant_share_percent),
             began: Instant::now(),
             open_policy: OpenPolicy {
                 audience: settings.service.audience.clone(),
@@ -103,5 +111,11 @@ impl<P: Publisher> Worker<P> {
             delivery_limit: settings.broker.delivery_limit.saturating_sub(1).max(1),
             suspicion: Suspicion::default(),
         }
+    }
+
+    /// The same worker, whose consumer follows `prefetch`: what a tenant's share is of.
+    #[must_use]
+    pub fn following(self, prefetch: Prefetch) -> Self {
+        Self { shares: self.shares.following(prefetch), ..self }
     }
 }

@@ -9,16 +9,16 @@ use std::time::{Duration, SystemTime};
 use tokio::time::Instant;
 
 use super::Worker;
+use super::admit::{Held, Refused};
 use super::outcome::Outcome;
 use super::reply::Origin;
-use super::shares::{Place, Shares};
 use super::stage::Stopwatch;
 use super::suspects::Standing;
 use crate::batch::batcher::SubmitOptions;
 use crate::batch::pool::JobClass;
 use crate::batch::row::Inferred;
 use crate::broker::{Delivery, Publisher};
-use crate::envelope::{Admitted, JobIdentity, OpenedJob, Rejection, RequestClaims, Tenant, UnixSeconds, open_request};
+use crate::envelope::{OpenedJob, Rejection, RequestClaims, Tenant, UnixSeconds, open_request};
 use crate::error::{ErrorCode, JobError};
 use crate::limits::{INLINE_ENCODE_ELEMENTS, INLINE_OPEN_BYTES};
 use crate::model::ExplainRequest;
@@ -42,21 +42,6 @@ pub(super) struct Circumstances {
     pub(super) suspected: bool,
 }
 
-/// The place of the job under way in the share of its tenant, once it is known whose it is.
-struct Held<'a> {
-    shares: &'a Shares,
-    queue: &'a Arc<str>,
-    place: Option<Place<'a>>,
-}
-
-impl Held<'_> {
-    /// Whether there is a place for `tenant`.
-    fn take(&mut self, tenant: &str) -> bool {
-        self.place = self.shares.take(self.queue, tenant);
-        self.place.is_some()
-    }
-}
-
 impl<P: Publisher> Worker<P> {
     /// Takes one job all the way, from its delivery to its settlement.
     pub(super) async fn process(&self, delivery: Delivery) {
@@ -71,7 +56,7 @@ impl<P: Publisher> Worker<P> {
         self.metrics.received(model, circumstances.redelivered);
         let (message, receipt) = delivery.split();
         // Held until the job is settled.
-        let mut place = Held { shares: &self.shares, queue: &queue, place: None };
+        let mut place = Held::new(&self.shares, &queue);
         let begun = async {
             let mut stopwatch = Stopwatch::start(&self.metrics, model);
             let outcome = self.infer(&message, circumstances, &mut stopwatch, &mut place).await;
@@ -82,10 +67,13 @@ impl<P: Publisher> Worker<P> {
             // The broker has given it to somebody else: what is not answered yet is answered there.
             () = receipt.voided() => {
                 self.suspicion.outlived_a_loss();
+                self.let_go(&mut place).await;
                 return self.metrics.requeued(RequeueReason::SessionEnded);
             }
         };
-        let verdict = self.reply(Origin { model, receipt: &receipt }, message, outcome, &mut stopwatch).await;
+        let replying = self.reply(Origin { model, receipt: &receipt }, message, outcome, &mut stopwatch);
+        let verdict = self.keeping(&place, replying).await;
+        self.let_go(&mut place).await;
         if receipt.is_stale() {
             self.suspicion.outlived_a_loss();
         }
@@ -125,16 +113,19 @@ impl<P: Publisher> Worker<P> {
         if !has_place && !circumstances.redelivered && circumstances.class == JobClass::Normal {
             return Outcome::Postponed { context: Box::new(opened.reply) };
         }
-        match self.replays.admit(&JobIdentity::of(&opened), UnixSeconds::now()).await {
-            Admitted::Run(admission) => {
-                let ran = self.run(&mut opened, message, circumstances, stopwatch).await;
+        match self.admit(&opened, place).await {
+            Ok(admission) => {
+                let ran = self.keeping(place, self.run(&mut opened, message, circumstances, stopwatch)).await;
+                if let Err(error) = self.still_ours(place).await {
+                    return Outcome::failed(None, Box::new(opened.reply), None, error);
+                }
                 let (context, admission) = (Box::new(opened.reply), Some(admission));
                 match ran {
                     Ok(body) => Outcome::Answer { context, body, code: None, admission },
                     Err((id, error)) => Outcome::failed(admission, context, id, error),
                 }
             }
-            Admitted::Duplicate(proof) => {
+            Err(Refused::Duplicate(proof)) => {
                 tracing::info!(
                     job.id = opened.claims.message_id,
                     tenant = opened.claims.tenant,
@@ -143,8 +134,8 @@ impl<P: Publisher> Worker<P> {
                 self.metrics.duplicate();
                 Outcome::Duplicate(proof)
             }
-            Admitted::Conflict => refused_replay(opened, ErrorCode::ReplayConflict),
-            Admitted::Full => refused_replay(opened, ErrorCode::ReplayGuardFull),
+            // It is never answered: a copy of it may have been.
+            Err(Refused::Unanswered(error)) => Outcome::failed(None, Box::new(opened.reply), None, error),
         }
     }
 
@@ -279,9 +270,4 @@ fn rejected(rejection: Rejection) -> Outcome {
 fn rate_message(tenant: &Tenant) -> String {
     let rate = tenant.grant.max_jobs_per_second.unwrap_or_default();
     format!("tenant `{}` may have {rate} jobs run in a second by one worker", tenant.name)
-}
-
-/// What becomes of a job that the replay guard refuses. It is never answered: a copy of it may have been.
-fn refused_replay(opened: OpenedJob, code: ErrorCode) -> Outcome {
-    Outcome::failed(None, Box::new(opened.reply), None, JobError::new(code, code.meaning()))
 }

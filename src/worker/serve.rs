@@ -77,7 +77,7 @@ pub async fn serve_parts(
     let connection_name = format!("inferq worker {}", settings.service.worker_id);
     let subscription = Subscription { topology, queues, connection_name };
     let (dial, prefetch) = Prefetch::turned(first(settings), settings.broker.prefetch);
-    let (consumer, publisher, connectivity) = amqp::start_following(&settings.broker, subscription, prefetch)?;
+    let (consumer, publisher, connectivity) = amqp::start_following(&settings.broker, subscription, prefetch.clone())?;
     let (loads, metrics) = (Arc::clone(&parts.loads), Arc::clone(&parts.metrics));
     let steering = Steering { loads, dial, metrics };
     let steerer = settings.broker.adaptive_prefetch.then(|| tokio::spawn(steer(settings.clone(), steering)));
@@ -89,7 +89,7 @@ pub async fn serve_parts(
     let renewal = tokio::spawn(keys::follow(settings.keys.clone(), keyring, Arc::clone(&parts.metrics), reload));
 
     let (runs, metrics) = (Arc::clone(&parts.runs), Arc::clone(&parts.metrics));
-    let worker = Arc::new(Worker::new(settings, parts, publisher));
+    let worker = Arc::new(Worker::new(settings, parts, publisher).following(prefetch));
     let follower = tokio::spawn(follow(connectivity, Arc::clone(&setter), Arc::clone(&worker)));
     let mut overdue = None;
     let stop = async {

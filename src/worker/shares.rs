@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::time::Instant;
 
+use crate::broker::prefetch::Prefetch;
 use crate::limits::SHARED_QUEUE_MEMORY;
 
 /// One tenant's part in one queue.
@@ -22,15 +23,20 @@ type Tenants = HashMap<String, Share>;
 /// Counts what each tenant has of each queue. Tenants are those of the key ring: the job was authenticated.
 #[derive(Debug)]
 pub(super) struct Shares {
-    most: usize,
+    prefetch: Prefetch,
+    percent: usize,
     queues: Mutex<HashMap<Arc<str>, Tenants>>,
 }
 
 impl Shares {
-    /// Of the `prefetch` jobs of a queue a tenant may have `percent`, one at least.
-    pub(super) fn new(prefetch: u16, percent: u32) -> Self {
-        let most = (usize::from(prefetch) * percent as usize / 100).max(1);
-        Self { most, queues: Mutex::new(HashMap::new()) }
+    /// Of the jobs that `prefetch` allows for a queue a tenant may have `percent`, one at least.
+    pub(super) fn new(prefetch: Prefetch, percent: u32) -> Self {
+        Self { prefetch, percent: percent as usize, queues: Mutex::new(HashMap::new()) }
+    }
+
+    /// The same share of what another prefetch allows.
+    pub(super) fn following(self, prefetch: Prefetch) -> Self {
+        Self { prefetch, ..self }
     }
 
     /// A place for a job of `tenant` from `queue`; none where it has its share, and others are there as well.
@@ -44,7 +50,8 @@ impl Shares {
         let is_shared = tenants.iter().any(|(name, share)| name != tenant && (share.held > 0 || is_recent(share)));
         let share = tenants.entry(tenant.to_owned()).or_insert(Share { held: 0, seen: now });
         share.seen = now;
-        if is_shared && share.held >= self.most {
+        let most = (usize::from(self.prefetch.of(queue)) * self.percent / 100).max(1);
+        if is_shared && share.held >= most {
             return None;
         }
         share.held += 1;
@@ -85,7 +92,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn who_is_alone_has_everything() {
-        let shares = Shares::new(64, 75);
+        let shares = Shares::new(Prefetch::fixed(64), 75);
         assert_eq!(taken(&shares, "a", "acme", 64).len(), 64);
         // Others in another queue are no neighbours.
         assert_eq!(taken(&shares, "b", "other", 1).len(), 1);
@@ -94,7 +101,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn among_others_it_is_a_share_until_they_have_left() {
-        let shares = Shares::new(64, 75);
+        let shares = Shares::new(Prefetch::fixed(64), 75);
         drop(taken(&shares, "a", "other", 1));
         let held = taken(&shares, "a", "acme", 64);
         assert_eq!(held.len(), 48);
@@ -107,7 +114,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn one_job_is_always_possible_and_nobody_is_kept_in_memory() {
-        let shares = Shares::new(1, 1);
+        let shares = Shares::new(Prefetch::fixed(1), 1);
         let _other = taken(&shares, "a", "other", 1);
         assert_eq!(taken(&shares, "a", "acme", 5).len(), 1);
         for number in 0..100 {

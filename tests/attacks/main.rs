@@ -11,6 +11,7 @@ mod forge;
 mod isolation;
 mod replays;
 mod rotation;
+mod shared;
 mod shares;
 mod table;
 

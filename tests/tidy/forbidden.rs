@@ -13,6 +13,7 @@ const REAL_TIME: &[(&str, &str)] = &[
     ("tests/service.rs", "waits for worker processes to become ready and to end"),
     ("tests/interop/", "waits for a worker process to become ready"),
     ("tests/support/cluster.rs", "waits for the replicas of a queue"),
+    ("tests/attacks/shared.rs", "waits for workers that talk to a real Redis"),
     ("tests/faults", "injects faults into brokers and workers at set times"),
 ];
 

@@ -6,6 +6,7 @@ use super::rust::Source;
 const OWNERS: &[(&str, &[&str])] = &[
     ("lapin", &["src/broker/amqp"]),
     ("deadpool", &["src/broker/amqp"]),
+    ("redis", &["src/worker/shared"]),
     ("rustls_native_certs", &["src/broker/amqp"]),
     ("rustls_pki_types", &["src/broker/amqp"]),
     ("tract_onnx", &["src/backend/tract"]),

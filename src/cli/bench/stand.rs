@@ -189,7 +189,7 @@ fn parts(settings: &Settings, ran: &Arc<Mutex<Vec<Ran>>>) -> Result<Parts, Failu
     let models = Arc::new(ModelRepository::open(&settings.models, &options).map_err(AssembleError::from)?);
     let metrics = Arc::new(Metrics::new(&settings.service.worker_id, &names));
     let (runs, changes) = (RunWatch::new(settings.batching.max_run), Arc::default());
-    Ok(Parts { keyring, models, metrics, runs, loads: Arc::default(), changes })
+    Ok(Parts { keyring, models, metrics, runs, loads: Arc::default(), changes, shared: None })
 }
 
 fn work<P: Publisher, C: Consumer>(

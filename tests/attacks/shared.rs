@@ -1,0 +1,185 @@
+//! Two workers with one Redis between them: a job is answered by one of them, whoever gets its copies, and by none where the
+//! Redis is gone.
+
+use std::io::{BufRead as _, BufReader};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use inferq::broker::Consumer;
+use inferq::broker::memory::MemoryConsumer;
+use inferq::envelope::{JobIdentity, OpenPolicy, UnixSeconds, open_request};
+use inferq::protocol::properties::Message;
+use inferq::protocol::response::ResponseBody;
+use inferq::worker::Parts;
+use tempfile::TempDir;
+use tokio::time::{Instant, sleep, timeout};
+
+use super::house::House;
+use super::{code_of, text_request};
+
+const PATIENCE: Duration = Duration::from_secs(40);
+
+/// A private redis-server on a socket in a folder of its own, ended when dropped.
+struct Redis {
+    folder: TempDir,
+    server: Child,
+}
+
+impl Redis {
+    async fn start() -> Self {
+        tokio::task::spawn_blocking(|| {
+            let folder = tempfile::tempdir().unwrap();
+            let socket = folder.path().join("socket");
+            let mut server = Command::new("redis-server")
+                .args(["--port", "0", "--save", "", "--appendonly", "no", "--unixsocket"])
+                .arg(&socket)
+                .current_dir(folder.path())
+                .stdin(Stdio::null())
+                .stdout(Stdio::piped())
+                .spawn()
+                .unwrap_or_else(|error| panic!("redis-server: {error}; `make test` installs it"));
+            let lines = BufReader::new(server.stdout.take().unwrap()).lines();
+            let ready = lines.map_while(Result::ok).any(|line| line.contains("ready to accept connections"));
+            assert!(ready, "redis-server ended while it started");
+            Self { folder, server }
+        })
+        .await
+        .unwrap()
+    }
+
+    fn set(&self, key: &str, value: &str, lasts_ms: u64) {
+        let socket = self.folder.path().join("socket");
+        let mut command = Command::new("redis-cli");
+        command.arg("-s").arg(socket).args(["SET", key, value, "PX", &lasts_ms.to_string()]);
+        let output = command.stdin(Stdio::null()).output().unwrap();
+        assert_eq!(String::from_utf8_lossy(&output.stdout).trim(), "OK");
+    }
+
+    fn url(&self) -> String {
+        format!("unix://{}", self.folder.path().join("socket").display())
+    }
+}
+
+impl Drop for Redis {
+    fn drop(&mut self) {
+        let _either = self.server.kill();
+        let _status = self.server.wait();
+    }
+}
+
+/// A house whose workers share a Redis.
+fn house_with(redis: &Redis) -> House {
+    let mut house = House::build();
+    house.settings.worker.replay_redis_url = Some(redis.url().into());
+    house.parts = Parts::load(&house.settings).unwrap();
+    house
+}
+
+async fn until(what: &str, holds: impl Fn() -> bool) {
+    let began = Instant::now();
+    while !holds() {
+        assert!(began.elapsed() < PATIENCE, "{what}");
+        sleep(Duration::from_millis(20)).await;
+    }
+}
+
+async fn next(replies: &mut MemoryConsumer) -> Message {
+    timeout(PATIENCE, replies.next()).await.expect("a reply").unwrap().split().0
+}
+
+fn counter(house: &House, line: &str) -> u64 {
+    let page = house.parts.metrics.exposition();
+    page.lines().find_map(|found| found.strip_prefix(line)).map_or(0, |value| value.trim().parse().unwrap())
+}
+
+#[tokio::test]
+async fn a_copy_that_comes_to_another_worker_is_not_answered_again() {
+    let redis = Redis::start().await;
+    let house = house_with(&redis);
+    let queue = "acme.replies";
+    house.broker.declare_reply_queue(&house.names.replies_exchange(), queue);
+    let (message, _) = house.seal(&house.draft("topic", queue), &text_request("hockey"));
+
+    let first = house.start();
+    house.publish(message.clone()).await;
+    until("an answer", || house.broker.peek(queue).len() == 1).await;
+    first.stop().await;
+    // Another worker, which remembers nothing itself.
+    let second = house.start();
+    for _ in 0..3 {
+        house.publish(message.clone()).await;
+    }
+    until("three copies", || counter(&house, "inferq_jobs_duplicate_total") == 3).await;
+    second.stop().await;
+    assert_eq!(house.broker.peek(queue).len(), 1);
+    assert_eq!(house.broker.depth(&house.names.job_queue("topic")), Some(0));
+}
+
+#[tokio::test]
+async fn copies_that_two_workers_have_at_once_are_answered_once() {
+    let redis = Redis::start().await;
+    let house = house_with(&redis);
+    let (one, other) = (house.start(), house.start());
+    let queue = "acme.replies";
+    house.broker.declare_reply_queue(&house.names.replies_exchange(), queue);
+    for _ in 0..10 {
+        let (message, _) = house.seal(&house.draft("topic", queue), &text_request("hockey"));
+        for _ in 0..6 {
+            house.publish(message.clone()).await;
+        }
+    }
+    until("fifty copies", || counter(&house, "inferq_jobs_duplicate_total") == 50).await;
+    one.stop().await;
+    other.stop().await;
+    assert_eq!(house.broker.peek(queue).len(), 10);
+}
+
+#[tokio::test]
+async fn what_a_worker_died_with_is_run_by_another_and_nothing_without_the_redis() {
+    let redis = Redis::start().await;
+    let house = house_with(&redis);
+    let (queue, mut replies) = house.replies(&house.keys);
+    let (message, pending) = house.seal(&house.draft("topic", &queue), &text_request("hockey"));
+    // As if a worker had begun it and died: its claim stands for a while, and nobody renews it.
+    let job = identity(&house, &message);
+    let claim = format!("running {} {}", job.tag_digest(), "of-a-dead-worker");
+    redis.set(&format!("inferq.replay:{}", job.name()), &claim, 2_000);
+    let worker = house.start();
+    let began = Instant::now();
+    house.publish(message).await;
+    let reply = next(&mut replies).await;
+    assert!(matches!(house.read(&pending, &reply), ResponseBody::Result(_)));
+    assert!(began.elapsed() > Duration::from_secs(1), "it was run beside another: {:?}", began.elapsed());
+
+    // Another ciphertext under a message id that another worker has answered.
+    let (message, _) = house.seal(&house.draft("topic", &queue), &text_request("hockey"));
+    let job = identity(&house, &message);
+    redis.set(&format!("inferq.replay:{}", job.name()), "answered 00112233445566778899aabbccddeeff", 60_000);
+    house.publish(message).await;
+    let dead = house.names.dead_queue("topic");
+    until("a dead letter", || house.broker.depth(&dead) == Some(1)).await;
+    assert_eq!(code_of(&house.broker.peek(&dead)[0]), "REPLAY_CONFLICT");
+
+    drop(redis);
+    let queue = "acme.without-redis";
+    house.broker.declare_reply_queue(&house.names.replies_exchange(), queue);
+    let (message, _) = house.seal(&house.draft("topic", queue), &text_request("hockey"));
+    house.publish(message).await;
+    let retried = "inferq_jobs_retried_total{code=\"REPLAY_GUARD_UNAVAILABLE\"}";
+    until("a retry", || counter(&house, retried) > 0).await;
+    assert_eq!(house.broker.peek(queue).len(), 0, "nothing is answered");
+    worker.stop().await;
+}
+
+/// What the workers call a job among themselves.
+fn identity(house: &House, message: &Message) -> JobIdentity {
+    let limits = &house.settings.limits;
+    let policy = OpenPolicy {
+        audience: house.settings.service.audience.clone(),
+        max_lifetime: limits.max_lifetime,
+        clock_skew: limits.clock_skew,
+        max_body_bytes: limits.max_body_bytes,
+        max_plaintext_bytes: limits.max_plaintext_bytes,
+    };
+    JobIdentity::of(&open_request(&house.parts.keyring.current(), &policy, message, UnixSeconds::now()).unwrap())
+}
