@@ -33,7 +33,7 @@ sed -e '/^default-run/d' -e '/^\[\[/,/^$/d' Cargo.toml >"$crate/Cargo.toml"
 printf '\n[workspace]\n' >>"$crate/Cargo.toml"
 # Only the crates that these modules name.
 for unused in lapin deadpool tract-onnx tokenizers config axum prometheus-client tracing-subscriber clap indicatif comfy-table \
-    hdrhistogram rustix serde-saphyr image futures-util; do
+    hdrhistogram rustix serde-saphyr image futures-util redis; do
     sed -i "/^$unused *= /d" "$crate/Cargo.toml"
 done
 

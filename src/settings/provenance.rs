@@ -2,6 +2,7 @@
 //!
 //! Made by `load`, printed by `inferq config check`.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::path::PathBuf;
 
@@ -74,7 +75,7 @@ pub(super) fn is_secret(key: &str) -> bool {
     SECRET_KEYS.contains(&key)
 }
 
-/// An AMQP URL with its password hidden; all of it is hidden where it has no form that tells the password's place.
+/// A URL with its password hidden; all of it is hidden where it has no form that tells the password's place.
 pub(super) fn without_password(url: &str) -> String {
     if url.is_empty() {
         return String::new();
@@ -82,12 +83,23 @@ pub(super) fn without_password(url: &str) -> String {
     let Some((scheme, rest)) = url.split_once("://") else {
         return HIDDEN.to_owned();
     };
+    if scheme.ends_with("unix") {
+        return format!("{scheme}://{}", without_query(rest));
+    }
     // A password may hold `/` or `@` unescaped by mistake: everything up to the last `@` counts as credentials.
     let Some((credentials, place)) = rest.rsplit_once('@') else {
         return url.to_owned();
     };
     let user = credentials.split(':').next().unwrap_or_default();
     format!("{scheme}://{user}:{HIDDEN}@{place}")
+}
+
+/// The path of a socket. A Redis there has its password in the query: `unix:///run/redis?pass=...`.
+fn without_query(place: &str) -> Cow<'_, str> {
+    match place.split_once('?') {
+        Some((before, query)) if query.contains("pass") => Cow::Owned(format!("{before}?{HIDDEN}")),
+        Some(_) | None => Cow::Borrowed(place),
+    }
 }
 
 #[cfg(test)]
@@ -109,6 +121,9 @@ mod tests {
         assert_eq!(without_password("amqp://me:s3cret@host:5672/%2f"), "amqp://me:***@host:5672/%2f");
         assert_eq!(without_password("amqp://me:s3@c/ret@host"), "amqp://me:***@host");
         assert_eq!(without_password("amqp://host/v"), "amqp://host/v");
+        assert_eq!(without_password("amqp://host/v?heartbeat=5"), "amqp://host/v?heartbeat=5");
+        assert_eq!(without_password("unix:///run/redis?db=1&user=me&pass=s3cret"), "unix:///run/redis?***");
+        assert_eq!(without_password("unix:///run/redis?pass=s3@c?ret"), "unix:///run/redis?***");
         assert_eq!(without_password("me:s3cret@host"), "***");
     }
 }

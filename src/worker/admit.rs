@@ -54,13 +54,18 @@ impl<P: Publisher> Worker<P> {
             Admitted::Full => return refused(ErrorCode::ReplayGuardFull),
         };
         let Some(shared) = &self.shared else { return Ok(admission) };
-        match shared.claim(&identity).await {
-            Ok(Claim::Ours(lease)) => {
-                held.lease = Some((identity, lease));
-                Ok(admission)
+        // Before it is asked for: what is broken off, or not answered, is given back as well.
+        let lease = &held.lease.insert((identity.clone(), shared.lease(&identity))).1;
+        match shared.claim(lease).await {
+            Ok(Claim::Ours) => Ok(admission),
+            Ok(Claim::Answered) => {
+                held.lease = None;
+                Err(Refused::Duplicate(Confirmed::recorded_elsewhere()))
             }
-            Ok(Claim::Answered) => Err(Refused::Duplicate(Confirmed::recorded_elsewhere())),
-            Ok(Claim::Conflict) => refused(ErrorCode::ReplayConflict),
+            Ok(Claim::Conflict) => {
+                held.lease = None;
+                refused(ErrorCode::ReplayConflict)
+            }
             Err(error) => {
                 tracing::warn!(%error, "a job is not run");
                 refused(ErrorCode::ReplayGuardUnavailable)

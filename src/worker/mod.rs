@@ -87,7 +87,7 @@ impl<P: Publisher> Worker<P> {
         Self {
             keyring,
             replays: Arc::new(ReplayGuard::new(bounds, Confirmed::for_duplicate)),
-            shared: shared.as_ref().map(SharedReplays::of_another),
+            shared,
             rates: RateLimiter::default(),
             shares: Shares::new(Prefetch::fixed(settings.broker.prefetch), settings.worker.tenant_share_percent),
             began: Instant::now(),

@@ -14,9 +14,9 @@ use uuid::Uuid;
 use crate::envelope::{JobIdentity, UnixSeconds};
 use crate::limits::{SHARED_REPLAY_LEASE, SHARED_REPLAY_LIMIT, SHARED_REPLAY_POLL};
 
-/// Sets a key that is not there, or is ours already; answers what stands there otherwise.
+/// Sets a key that is not there; answers what stands there otherwise.
 const CLAIM: &str = "local there = redis.call('GET', KEYS[1])
-if there and there ~= ARGV[1] then return there end
+if there then return there end
 redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
 return ''";
 /// Prolongs a key that is still ours.
@@ -46,18 +46,18 @@ pub(super) struct Unavailable(String);
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Claim {
     /// Nobody else runs it; it is ours as long as the lease is renewed.
-    Ours(Lease),
+    Ours,
     /// Another worker has answered it.
     Answered,
     /// Its message id was used before with another ciphertext.
     Conflict,
 }
 
-/// The right of this worker to run one job.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// The right to run one job, asked for or had. Of two copies in one worker each has its own.
+#[derive(Debug, PartialEq, Eq)]
 pub(super) struct Lease {
     key: String,
-    /// What stands there while the job is ours.
+    /// What stands there while the job is ours, and under no other lease.
     ours: String,
     tag: String,
     forgotten: UnixSeconds,
@@ -69,8 +69,6 @@ pub struct SharedReplays {
     redis: Redis,
     prefix: String,
     clock_skew: Duration,
-    /// Tells this worker's leases from those of others, and of its own earlier life.
-    owner: Uuid,
 }
 
 #[derive(Clone)]
@@ -109,29 +107,29 @@ impl SharedReplays {
             .set_connection_timeout(Some(SHARED_REPLAY_LIMIT))
             .set_response_timeout(Some(SHARED_REPLAY_LIMIT));
         let redis = Redis(ConnectionManager::new_lazy_with_config(client, config).map_err(fault)?);
-        Ok(Self { redis, prefix: prefix.to_owned(), clock_skew, owner: Uuid::new_v4() })
+        Ok(Self { redis, prefix: prefix.to_owned(), clock_skew })
     }
 
-    /// The same guard for another worker.
-    #[must_use]
-    pub(super) fn of_another(&self) -> Self {
-        Self { owner: Uuid::new_v4(), ..self.clone() }
-    }
-
-    /// Takes `job`, or says why it is not to be run. Where another worker runs it, waits until that has ended.
-    pub(super) async fn claim(&self, job: &JobIdentity) -> Result<Claim, Unavailable> {
+    /// A lease of `job`, which nobody has asked for yet.
+    pub(super) fn lease(&self, job: &JobIdentity) -> Lease {
         let tag = job.tag_digest();
-        let lease = Lease {
+        Lease {
             key: format!("{}.replay:{}", self.prefix, job.name()),
-            ours: format!("running {tag} {}", self.owner),
+            ours: format!("running {tag} {}", Uuid::new_v4()),
             forgotten: job.expires().plus(self.clock_skew),
             tag,
-        };
+        }
+    }
+
+    /// Takes the job, or says why it is not to be run. Where another worker runs it, waits until that has ended.
+    ///
+    /// Whatever comes of it, and where it is broken off: the Redis may have heard it, and [`Self::release`] gives it back.
+    pub(super) async fn claim(&self, lease: &Lease) -> Result<Claim, Unavailable> {
         loop {
-            let there: String = self.ask(CLAIM, &lease, &lease.ours, SHARED_REPLAY_LEASE).await?;
+            let there: String = self.ask(CLAIM, lease, &lease.ours, SHARED_REPLAY_LEASE).await?;
             let mut words = there.split(' ');
             match (words.next(), words.next()) {
-                (Some(""), None) => return Ok(Claim::Ours(lease)),
+                (Some(""), None) => return Ok(Claim::Ours),
                 (Some(_), Some(tag)) if tag != lease.tag => return Ok(Claim::Conflict),
                 (Some("answered"), Some(_)) => return Ok(Claim::Answered),
                 (Some("running"), Some(_)) => sleep(SHARED_REPLAY_POLL).await,
@@ -162,7 +160,8 @@ impl SharedReplays {
 
     /// Records that the job was answered, until its envelope is no longer taken.
     pub(super) async fn answered(&self, lease: &Lease) -> Result<(), Unavailable> {
-        let left = Duration::from_secs(lease.forgotten.0.saturating_sub(UnixSeconds::now().0) + 1);
+        // A copy may have been waiting since before the envelope ended: it has to find the record.
+        let left = Duration::from_secs(lease.forgotten.0.saturating_sub(UnixSeconds::now().0)) + SHARED_REPLAY_LEASE;
         let answered = format!("answered {}", lease.tag);
         let script = "return redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])";
         self.ask::<String>(script, lease, &answered, left).await.map(drop)

@@ -2,9 +2,14 @@
 //! Redis is gone.
 
 use std::io::{BufRead as _, BufReader};
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
+use inferq::backend::{Backend, BackendError};
+use inferq::batch::row::{Batch, BatchOutput};
 use inferq::broker::Consumer;
 use inferq::broker::memory::MemoryConsumer;
 use inferq::envelope::{JobIdentity, OpenPolicy, UnixSeconds, open_request};
@@ -17,22 +22,26 @@ use tokio::time::{Instant, sleep, timeout};
 use super::house::House;
 use super::{code_of, text_request};
 
-const PATIENCE: Duration = Duration::from_secs(40);
+const PATIENCE: Duration = Duration::from_secs(60);
+/// How often a job was retried because the guard did not say yes.
+const RETRIED: &str = "inferq_jobs_retried_total{code=\"REPLAY_GUARD_UNAVAILABLE\"}";
 
 /// A private redis-server on a socket in a folder of its own, ended when dropped.
 struct Redis {
-    folder: TempDir,
+    folder: Option<TempDir>,
     server: Child,
 }
 
 impl Redis {
     async fn start() -> Self {
+        Self::start_in(tempfile::tempdir().unwrap()).await
+    }
+
+    async fn start_in(folder: TempDir) -> Self {
         tokio::task::spawn_blocking(|| {
-            let folder = tempfile::tempdir().unwrap();
-            let socket = folder.path().join("socket");
             let mut server = Command::new("redis-server")
                 .args(["--port", "0", "--save", "", "--appendonly", "no", "--unixsocket"])
-                .arg(&socket)
+                .arg(folder.path().join("socket"))
                 .current_dir(folder.path())
                 .stdin(Stdio::null())
                 .stdout(Stdio::piped())
@@ -41,22 +50,30 @@ impl Redis {
             let lines = BufReader::new(server.stdout.take().unwrap()).lines();
             let ready = lines.map_while(Result::ok).any(|line| line.contains("ready to accept connections"));
             assert!(ready, "redis-server ended while it started");
-            Self { folder, server }
+            Self { folder: Some(folder), server }
         })
         .await
         .unwrap()
     }
 
+    /// Ends it; in its folder another can be started, which knows nothing.
+    fn end(mut self) -> TempDir {
+        self.folder.take().unwrap()
+    }
+
+    fn socket(&self) -> PathBuf {
+        self.folder.as_ref().unwrap().path().join("socket")
+    }
+
     fn set(&self, key: &str, value: &str, lasts_ms: u64) {
-        let socket = self.folder.path().join("socket");
         let mut command = Command::new("redis-cli");
-        command.arg("-s").arg(socket).args(["SET", key, value, "PX", &lasts_ms.to_string()]);
+        command.arg("-s").arg(self.socket()).args(["SET", key, value, "PX", &lasts_ms.to_string()]);
         let output = command.stdin(Stdio::null()).output().unwrap();
         assert_eq!(String::from_utf8_lossy(&output.stdout).trim(), "OK");
     }
 
     fn url(&self) -> String {
-        format!("unix://{}", self.folder.path().join("socket").display())
+        format!("unix://{}", self.socket().display())
     }
 }
 
@@ -67,12 +84,67 @@ impl Drop for Redis {
     }
 }
 
+/// A gate in front of every run.
+#[derive(Default)]
+struct Gate {
+    is_open: Mutex<bool>,
+    opened: Condvar,
+    waiting: AtomicUsize,
+}
+
+impl Gate {
+    fn set(&self, is_open: bool) {
+        *self.is_open.lock().unwrap() = is_open;
+        self.opened.notify_all();
+    }
+
+    fn pass(&self) {
+        self.waiting.fetch_add(1, Ordering::SeqCst);
+        let passed = self.opened.wait_while(self.is_open.lock().unwrap(), |is_open| !*is_open).unwrap();
+        drop(passed);
+        self.waiting.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+/// A model whose runs wait for the gate.
+struct Gated(Arc<dyn Backend>, Arc<Gate>);
+
+impl Backend for Gated {
+    fn run(&self, batch: &Batch) -> Result<BatchOutput, BackendError> {
+        self.1.pass();
+        self.0.run(batch)
+    }
+
+    fn planned_shape(&self, rows: usize, length: usize) -> (usize, usize) {
+        self.0.planned_shape(rows, length)
+    }
+
+    fn is_warm(&self, rows: usize, length: usize) -> bool {
+        self.0.is_warm(rows, length)
+    }
+
+    fn prepare(&self, rows: usize, length: usize) -> bool {
+        self.0.prepare(rows, length)
+    }
+}
+
 /// A house whose workers share a Redis.
 fn house_with(redis: &Redis) -> House {
     let mut house = House::build();
     house.settings.worker.replay_redis_url = Some(redis.url().into());
     house.parts = Parts::load(&house.settings).unwrap();
     house
+}
+
+/// The same, and every run waits for the gate.
+fn gated_house_with(redis: &Redis) -> (House, Arc<Gate>) {
+    let (mut house, gate) = (house_with(redis), Arc::new(Gate::default()));
+    // What is run to learn costs must not wait.
+    gate.set(true);
+    let wrapped = Arc::clone(&gate);
+    let wrap = move |_: &str, backend| -> Arc<dyn Backend> { Arc::new(Gated(backend, Arc::clone(&wrapped))) };
+    house.parts = Parts::load_with(&house.settings, Arc::new(wrap)).unwrap();
+    (house, gate)
 }
 
 async fn until(what: &str, holds: impl Fn() -> bool) {
@@ -165,10 +237,74 @@ async fn what_a_worker_died_with_is_run_by_another_and_nothing_without_the_redis
     house.broker.declare_reply_queue(&house.names.replies_exchange(), queue);
     let (message, _) = house.seal(&house.draft("topic", queue), &text_request("hockey"));
     house.publish(message).await;
-    let retried = "inferq_jobs_retried_total{code=\"REPLAY_GUARD_UNAVAILABLE\"}";
-    until("a retry", || counter(&house, retried) > 0).await;
+    until("a retry", || counter(&house, RETRIED) > 0).await;
     assert_eq!(house.broker.peek(queue).len(), 0, "nothing is answered");
     worker.stop().await;
+}
+
+#[tokio::test]
+async fn what_another_worker_has_taken_meanwhile_is_not_answered_here() {
+    let redis = Redis::start().await;
+    let (house, gate) = gated_house_with(&redis);
+    let queue = "acme.replies";
+    house.broker.declare_reply_queue(&house.names.replies_exchange(), queue);
+    let (message, _) = house.seal(&house.draft("topic", queue), &text_request("hockey"));
+    let job = identity(&house, &message);
+    let worker = house.start();
+    gate.set(false);
+    house.publish(message).await;
+    until("a run", || gate.waiting.load(Ordering::SeqCst) > 0).await;
+    // As after a pause that outlasted the lease: the claim is another's.
+    let claim = format!("running {} {}", job.tag_digest(), "of-another-worker");
+    redis.set(&format!("inferq.replay:{}", job.name()), &claim, 60_000);
+    gate.set(true);
+    until("a retry", || counter(&house, RETRIED) == 1).await;
+    assert_eq!(house.broker.peek(queue).len(), 0, "it was answered beside another");
+    // The other has answered it.
+    let record = format!("answered {}", job.tag_digest());
+    redis.set(&format!("inferq.replay:{}", job.name()), &record, 60_000);
+    until("a copy of an answered job", || counter(&house, "inferq_jobs_duplicate_total") == 1).await;
+    worker.stop().await;
+    assert_eq!(house.broker.peek(queue).len(), 0);
+}
+
+#[tokio::test]
+async fn what_ran_while_the_redis_went_away_is_answered_once_it_is_back() {
+    let redis = Redis::start().await;
+    let (house, gate) = gated_house_with(&redis);
+    let queue = "acme.replies";
+    house.broker.declare_reply_queue(&house.names.replies_exchange(), queue);
+    let (message, _) = house.seal(&house.draft("topic", queue), &text_request("hockey"));
+    let worker = house.start();
+    gate.set(false);
+    house.publish(message).await;
+    until("a run", || gate.waiting.load(Ordering::SeqCst) > 0).await;
+    let folder = redis.end();
+    gate.set(true);
+    until("a retry", || counter(&house, RETRIED) >= 1).await;
+    assert_eq!(house.broker.peek(queue).len(), 0);
+    let _redis = Redis::start_in(folder).await;
+    until("an answer", || house.broker.peek(queue).len() == 1).await;
+    worker.stop().await;
+    assert_eq!(house.broker.depth(&house.names.dead_queue("topic")), Some(0));
+}
+
+#[tokio::test]
+async fn a_redis_that_may_not_be_used_is_refused_and_its_password_is_not_shown() {
+    let house = House::build();
+    let refused = |url: &str| {
+        let mut settings = house.settings.clone();
+        settings.worker.replay_redis_url = Some(url.to_owned().into());
+        Parts::load(&settings).err().map(|error| error.to_string())
+    };
+    assert_eq!(refused("redis://me:s3cret@127.0.0.1:1"), None, "it is asked when there is a job");
+    assert_eq!(refused("redis://me:s3cret@[::1]:1"), None);
+    let beyond = refused("redis://me:s3cret@redis.example:6379").unwrap();
+    assert!(beyond.contains("beyond this machine"), "{beyond}");
+    for url in ["rediss://me:s3cret@127.0.0.1:1", "s3cret", "http://me:s3cret@127.0.0.1"] {
+        let error = refused(url).unwrap();
+        assert!(error.contains("worker.replay_redis_url") && !error.contains("s3cret"), "{error}");
+    }
 }
 
 /// What the workers call a job among themselves.
