@@ -48,6 +48,7 @@ main() {
     report shellcheck "make check" "installed by make check" command -v shellcheck || true
     report docker-compose "the compose test" "installed by make test" compose version || true
     report "python3 venv" "the Python client's test" "installed by make test" python_venv || true
+    report redis-server "the test of the shared replay guard" "installed by make test" command -v redis-server || true
     report cargo-deny "make check" "installed by make deny" cargo deny --version || true
     echo "for containers:"
     report "docker engine" "docker-compose.yml" "see docs.docker.com/engine/install" docker_engine || true
