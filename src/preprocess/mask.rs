@@ -65,30 +65,69 @@ impl MaskKind {
     }
 }
 
-/// `text` with every find of `kinds` replaced; the text itself where there is none.
-pub(super) fn mask<'a>(text: &'a str, kinds: &[MaskKind]) -> Cow<'a, str> {
-    let mut masked = Cow::Borrowed(text);
+/// A text in which every find is replaced.
+#[derive(Debug)]
+pub(super) struct Masked<'a> {
+    /// The text; as it came where there was no find.
+    pub(super) text: Cow<'a, str>,
+    /// What was replaced in each pass over the text, one for each kind.
+    passes: Vec<Vec<Replaced>>,
+}
+
+/// A find, in bytes of the text before and after a pass.
+#[derive(Debug)]
+struct Replaced {
+    before: Range<usize>,
+    after: Range<usize>,
+}
+
+impl Masked<'_> {
+    /// Where in the text as it came the bytes `at` stand: for a part of a placeholder all of the find.
+    pub(super) fn origin(&self, at: Range<usize>) -> Range<usize> {
+        let back = |at: Range<usize>, pass: &Vec<Replaced>| before(pass, at.start, false)..before(pass, at.end, true);
+        self.passes.iter().rev().fold(at, back)
+    }
+}
+
+/// Where the byte `at` stood before `pass`; of a placeholder the beginning or the end of the find.
+fn before(pass: &[Replaced], at: usize, is_end: bool) -> usize {
+    let begins_before = |find: &&Replaced| if is_end { find.after.start < at } else { find.after.start <= at };
+    match pass.iter().rfind(begins_before) {
+        Some(find) if is_end && at <= find.after.end => find.before.end,
+        Some(find) if !is_end && at < find.after.end => find.before.start,
+        Some(find) => find.before.end + (at - find.after.end),
+        None => at,
+    }
+}
+
+/// `text` with every find of `kinds` replaced.
+pub(super) fn mask<'a>(text: &'a str, kinds: &[MaskKind]) -> Masked<'a> {
+    let mut masked = Masked { text: Cow::Borrowed(text), passes: Vec::new() };
     for kind in MaskKind::ORDER.into_iter().filter(|kind| kinds.contains(kind)) {
-        if let Some(changed) = replaced(&masked, kind) {
-            masked = Cow::Owned(changed);
+        if let Some((changed, pass)) = replaced(&masked.text, kind) {
+            masked.text = Cow::Owned(changed);
+            masked.passes.push(pass);
         }
     }
     masked
 }
 
-fn replaced(text: &str, kind: MaskKind) -> Option<String> {
+fn replaced(text: &str, kind: MaskKind) -> Option<(String, Vec<Replaced>)> {
     let mut masked = String::new();
+    let mut pass = Vec::new();
     let mut kept = 0;
     while let Some(find) = kind.find(text, kept) {
         masked.push_str(text.get(kept..find.start).unwrap_or_default());
+        let start = masked.len();
         masked.push_str(kind.placeholder());
         kept = find.end;
+        pass.push(Replaced { before: find, after: start..masked.len() });
     }
     if kept == 0 {
         return None;
     }
     masked.push_str(text.get(kept..).unwrap_or_default());
-    Some(masked)
+    Some((masked, pass))
 }
 
 /// A text to be searched by bytes. Every find begins and ends with an ASCII character, or where a letter does.
@@ -245,6 +284,23 @@ mod tests {
     const ALL: [MaskKind; 4] = MaskKind::ORDER;
 
     #[test]
+    fn what_is_masked_is_known_by_where_it_stood() {
+        let text = "ask 192.0.2.7 or jane@example.org, not 4111 1111 1111 1111 twice";
+        let masked = mask(text, &ALL);
+        assert_eq!(masked.text, "ask [ip] or [email], not [card] twice");
+        let stood = |part: &str| {
+            let start = masked.text.find(part).unwrap();
+            &text[masked.origin(start..start + part.len())]
+        };
+        for same in ["ask", "or", "not", "twice", " or "] {
+            assert_eq!(stood(same), same);
+        }
+        assert_eq!((stood("ip"), stood("[ip]")), ("192.0.2.7", "192.0.2.7"));
+        assert_eq!((stood("email"), stood("[card]")), ("jane@example.org", "4111 1111 1111 1111"));
+        assert_eq!(stood("k [ip] o"), "k 192.0.2.7 o");
+    }
+
+    #[test]
     fn what_identifies_is_masked() {
         for (text, expected) in [
             ("write to jane.doe+x@mail.example.org.", "write to [email]."),
@@ -260,7 +316,7 @@ mod tests {
             ("tel 030-901820-12, (415) 555-2671", "tel [phone], [phone]"),
             ("0612345678", "[phone]"),
         ] {
-            assert_eq!(mask(text, &ALL), expected, "{text}");
+            assert_eq!(mask(text, &ALL).text, expected, "{text}");
         }
     }
 
@@ -278,7 +334,7 @@ mod tests {
             "1,234,567,890 euros",
             "10 - 20 - 30",
         ] {
-            assert_eq!(mask(text, &ALL), text);
+            assert_eq!(mask(text, &ALL).text, text);
         }
     }
 
@@ -291,16 +347,16 @@ mod tests {
             (MaskKind::Card, "a@example.org 10.0.0.1 [card] +14155552671"),
             (MaskKind::Phone, "a@example.org 10.0.0.1 4111111111111111 [phone]"),
         ] {
-            assert_eq!(mask(text, &[kind]), expected);
+            assert_eq!(mask(text, &[kind]).text, expected);
         }
-        assert!(matches!(mask(text, &[]), Cow::Borrowed(_)));
+        assert!(matches!(mask(text, &[]).text, Cow::Borrowed(_)));
     }
 
     #[test]
     fn a_long_text_of_near_misses_is_masked_in_time() {
         for piece in ["1 ", "1-", "@a.", "::", "1.", "+", "(", "0", "4111 1111 1111 111"] {
             let text = piece.repeat(256 * 1_024 / piece.len());
-            assert!(!mask(&text, &ALL).is_empty());
+            assert!(!mask(&text, &ALL).text.is_empty());
         }
     }
 
@@ -312,19 +368,19 @@ mod tests {
     proptest! {
         #[test]
         fn any_text_is_taken_and_masking_twice_changes_nothing_more(text in "\\PC{0,80}") {
-            let once = mask(&text, &ALL).into_owned();
-            prop_assert_eq!(mask(&once, &ALL), once.clone());
+            let once = mask(&text, &ALL).text.into_owned();
+            prop_assert_eq!(mask(&once, &ALL).text, once.clone());
         }
 
         #[test]
         fn every_card_with_its_check_digit_is_found(digits in "[1-9][0-9]{11,17}", word in "[a-z]{1,8}") {
             let number = with_check_digit(&digits);
-            let masked = mask(&format!("{word} {number} {word}"), &[MaskKind::Card]).into_owned();
+            let masked = mask(&format!("{word} {number} {word}"), &[MaskKind::Card]).text.into_owned();
             prop_assert_eq!(masked, format!("{word} [card] {word}"));
             // One digit changed breaks the check (Luhn finds every single error).
             let last = number.len() - 1;
             let wrong = format!("{}{}", &number[..last], (number.as_bytes()[last] - b'0' + 1) % 10);
-            prop_assert_eq!(mask(&wrong, &[MaskKind::Card]), wrong.clone());
+            prop_assert_eq!(mask(&wrong, &[MaskKind::Card]).text, wrong.clone());
         }
 
         #[test]
@@ -332,7 +388,7 @@ mod tests {
             for address in [Ipv4Addr::from(four).to_string(), Ipv6Addr::from(six).to_string()] {
                 prop_assume!(address.len() > 2);
                 let text = format!("<{address}>");
-                prop_assert_eq!(mask(&text, &[MaskKind::Ip]), "<[ip]>");
+                prop_assert_eq!(mask(&text, &[MaskKind::Ip]).text, "<[ip]>");
             }
         }
     }

@@ -2,6 +2,7 @@
 //!
 //! Called for every job of a model of texts. A fault names the row, and never quotes it.
 
+use std::ops::Range;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
@@ -110,8 +111,11 @@ impl TextPreprocessor {
     pub(crate) fn spans(&self, text: &[u8]) -> Result<Vec<Option<Span>>, JobError> {
         let fault = || invalid("row 0 of input `text` cannot be tokenized");
         let text = std::str::from_utf8(text).map_err(|_| fault())?;
-        let places = self.tokenizer.places(text).map_err(|_| fault())?;
+        // What the ids are of, and not what came.
+        let masked = mask(text, &self.spec.mask);
+        let places = self.tokenizer.places(&masked.text).map_err(|_| fault())?;
         let span = |(start, end): (usize, usize)| {
+            let Range { start, end } = masked.origin(start..end);
             Some(Span { start, end, text: text.get(start..end).unwrap_or_default().to_owned() })
         };
         Ok(places.into_iter().map(|place| place.and_then(span)).collect())
@@ -143,7 +147,7 @@ impl TextPreprocessor {
         })?;
         let ids = self
             .tokenizer
-            .ids(&mask(text, &self.spec.mask))
+            .ids(&mask(text, &self.spec.mask).text)
             .map_err(|_| invalid(format!("row {row} of input `text` cannot be tokenized")))?;
         if ids.is_empty() {
             return Err(invalid(format!("row {row} of input `text` has no word in its {} bytes", text.len())));
@@ -197,6 +201,19 @@ mod tests {
         let plain = topic.row(0, b"hockey [card] and [email]").unwrap();
         topic.spec.mask = vec![MaskKind::Card, MaskKind::Email];
         assert_eq!(topic.row(0, b"hockey 4111 1111 1111 1111 and jane@example.org").unwrap(), plain);
+    }
+
+    #[test]
+    fn each_id_of_a_masked_text_has_its_place_in_what_came() {
+        let mut topic = topic();
+        topic.spec.mask = vec![MaskKind::Card, MaskKind::Email];
+        let text = b"hockey 4111 1111 1111 1111 and jane@example.org wins";
+        let spans = topic.spans(text).unwrap();
+        assert_eq!(spans.len(), topic.row(0, text).unwrap().length);
+        let spans: Vec<Span> = spans.into_iter().flatten().collect();
+        let stood: Vec<&str> = spans.iter().map(|span| span.text.as_str()).collect();
+        assert_eq!(stood, ["hockey", "4111 1111 1111 1111", "and", "jane@example.org", "wins"]);
+        assert_eq!((spans[4].start, spans[4].end), (48, 52));
     }
 
     #[test]
