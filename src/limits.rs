@@ -32,6 +32,9 @@ pub const INLINE_PREPARE_BYTES: usize = 2 << 10;
 pub const INLINE_OPEN_BYTES: usize = 64 << 10;
 /// Elements of a response up to which it is encoded on the async thread that has it: a number takes about 100 ns.
 pub const INLINE_ENCODE_ELEMENTS: usize = 4 << 10;
+/// Elements of a batch of rows up to which parts of them are taken away on the async thread that explains them: at 10 ns for
+/// each, this stays under 500 us.
+pub const INLINE_MASK_ELEMENTS: usize = 32 << 10;
 /// Rows in a batch that a model may allow.
 pub const MAX_BATCH_SIZE: usize = 1_024;
 /// Tokens of a text that a model may take.

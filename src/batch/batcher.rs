@@ -1,7 +1,8 @@
 //! The async driver: takes rows in, runs a batch whenever an executor is free, hands each row its answer.
 //!
 //! Batches run on tokio's blocking threads, at most `executors` at a time: there a panic ends one task and no thread of
-//! ours, and a paused clock stands still while a batch runs. A batch that fails is halved until only the culprit fails.
+//! ours, and a paused clock stands still while a batch runs. A batch that fails is halved until only the culprit fails; one of rows
+//! in the background, which jobs must not wait for, is run again row by row.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -22,12 +23,15 @@ use crate::error::{ErrorCode, JobError};
 use crate::settings::{BatchingPolicy, Objectives};
 use crate::telemetry::labels::DispatchReason;
 
+/// As many rows of jobs may wait for each row in the background that may.
+const BACKGROUND_SLOTS: usize = 4;
+
 /// How a batcher is built.
 #[derive(Debug, Clone, Copy)]
 pub struct BatcherSettings {
     /// Batches that run at once.
     pub executors: usize,
-    /// Rows that may wait in the pool, at least 1; more wait outside, in their jobs.
+    /// Rows of jobs that may wait in the pool, at least 1, and a fourth of that in the background; more wait outside.
     pub max_waiting_rows: usize,
     /// How batches are formed.
     pub policy: BatchingPolicy,
@@ -50,12 +54,26 @@ pub struct SubmitOptions {
     pub alone: bool,
 }
 
+/// Places for rows that wait.
+#[derive(Debug)]
+struct Slots {
+    free: Arc<Semaphore>,
+    most: usize,
+}
+
+impl Slots {
+    fn new(most: usize) -> Self {
+        Self { free: Arc::new(Semaphore::new(most)), most }
+    }
+}
+
 /// Takes rows and answers each with its own result.
 #[derive(Debug)]
 pub struct Batcher {
     rows: mpsc::Sender<Vec<Waiting>>,
-    slots: Arc<Semaphore>,
-    max_waiting_rows: usize,
+    slots: Slots,
+    /// Those of rows in the background: jobs never wait for a place behind them.
+    background_slots: Slots,
     objectives: Objectives,
     driver: JoinHandle<()>,
 }
@@ -64,10 +82,12 @@ impl Batcher {
     /// A batcher over `backend`, which knows `costs` to begin with; its driver runs until the batcher is dropped.
     #[must_use]
     pub fn new(backend: Arc<dyn Backend>, settings: BatcherSettings, costs: CostModel, observer: Observer) -> Self {
-        let max_waiting_rows = settings.max_waiting_rows.clamp(1, Semaphore::MAX_PERMITS);
+        let max_waiting_rows = settings.max_waiting_rows.clamp(1, Semaphore::MAX_PERMITS / 2);
+        let slots = Slots::new(max_waiting_rows);
+        let background_slots = Slots::new(max_waiting_rows.div_ceil(BACKGROUND_SLOTS));
         // What waits, waits in the pool, where the policy can see it. Every message holds a slot at least, so that
         // the channel never fills.
-        let (rows, incoming) = mpsc::channel(max_waiting_rows);
+        let (rows, incoming) = mpsc::channel(slots.most + background_slots.most);
         let driver = Driver {
             compiling: Compiling::new(Arc::clone(&backend)),
             backend,
@@ -81,9 +101,8 @@ impl Batcher {
             ask_again: None,
             running: JoinSet::new(),
         };
-        let slots = Arc::new(Semaphore::new(max_waiting_rows));
         let objectives = settings.objectives;
-        Self { rows, slots, max_waiting_rows, objectives, driver: tokio::spawn(driver.drive()) }
+        Self { rows, slots, background_slots, objectives, driver: tokio::spawn(driver.drive()) }
     }
 
     /// Runs `row` in some batch and answers its own result. Dropping the future takes the row back, unless it runs.
@@ -105,12 +124,19 @@ impl Batcher {
         let mut answers = Vec::with_capacity(rows.len());
         let mut rest = rows;
         while !rest.is_empty() {
-            let later = rest.split_off(rest.len().min(self.max_waiting_rows));
+            let later = rest.split_off(rest.len().min(self.slots(options.class).most));
             answers.extend(self.hand_over(rest, options).await?);
             rest = later;
         }
         let answered = answers.into_iter().map(|answer| async { answer.await.map_err(|_| unloading())? });
         futures_util::future::try_join_all(answered).await
+    }
+
+    const fn slots(&self, class: JobClass) -> &Slots {
+        match class {
+            JobClass::Normal | JobClass::Urgent => &self.slots,
+            JobClass::Background => &self.background_slots,
+        }
     }
 
     /// Waits until all of `rows` may wait, and gives them to the driver.
@@ -120,13 +146,13 @@ impl Batcher {
         options: &SubmitOptions,
     ) -> Result<Vec<oneshot::Receiver<Answer>>, JobError> {
         let arrived = Instant::now();
-        let objective = match options.class {
-            JobClass::Normal => self.objectives.normal,
-            JobClass::Urgent => self.objectives.urgent,
+        let (due, background) = match options.class {
+            JobClass::Normal => (options.deadline.min(arrived + self.objectives.normal), false),
+            JobClass::Urgent => (options.deadline.min(arrived + self.objectives.urgent), false),
+            JobClass::Background => (options.deadline, true),
         };
-        let due = options.deadline.min(arrived + objective);
         let count = u32::try_from(rows.len()).unwrap_or(u32::MAX);
-        let slots = Arc::clone(&self.slots).acquire_many_owned(count);
+        let slots = Arc::clone(&self.slots(options.class).free).acquire_many_owned(count);
         let mut slots = tokio::time::timeout_at(options.deadline, slots).await.map_err(|_| late())?;
         let (waiting, answers): (Vec<Waiting>, Vec<_>) = rows
             .into_iter()
@@ -134,7 +160,7 @@ impl Batcher {
                 let (answer, answered) = oneshot::channel();
                 let slot = slots.as_mut().ok().and_then(|slots| slots.split(1));
                 let SubmitOptions { deadline, tenant, alone, .. } = options.clone();
-                (Waiting { row, deadline, due, tenant, alone, arrived, slot, answer }, answered)
+                (Waiting { row, deadline, due, tenant, alone, background, arrived, slot, answer }, answered)
             })
             .unzip();
         self.rows.send(waiting).await.map_err(|_| unloading())?;
@@ -277,6 +303,7 @@ impl Driver {
             let was_warm = backend.is_warm(size, length);
             let planned_shape = backend.planned_shape(size, length);
             let result = run_caught(&*backend, &batch);
+            let background = rows.iter().any(|waiting| waiting.background);
             let report = BatchReport {
                 size,
                 padded_length: length,
@@ -287,6 +314,7 @@ impl Driver {
                 expected: if was_warm { expected } else { Duration::ZERO },
                 expected_apart,
                 contended,
+                background,
                 best_size: size,
             };
             Finished { rows, result, report, began, was_warm }
@@ -309,6 +337,12 @@ impl Driver {
                     let waited = began.duration_since(waiting.arrived);
                     let inferred = Inferred { output, batch_size: report.size, waited, ran: report.ran };
                     answer(waiting, Ok(inferred));
+                }
+            }
+            Err(error) if rows.len() > 1 && report.background => {
+                tracing::warn!(%error, batch.size = rows.len(), "a batch in the background failed, its rows are run apart");
+                for waiting in rows {
+                    self.pool.push(Waiting { alone: true, ..waiting });
                 }
             }
             Err(error) if rows.len() > 1 => {

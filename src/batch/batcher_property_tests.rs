@@ -12,11 +12,14 @@ struct Job {
     tenant: u8,
     late: bool,
     given_up: bool,
+    background: bool,
 }
 
 fn jobs() -> impl Strategy<Value = Vec<Job>> {
     let job = (1_usize..12, proptest::bool::weighted(0.1), 0_u8..3, proptest::bool::weighted(0.1), any::<bool>());
-    let made = |(rows, alone, tenant, late, given_up)| Job { rows, alone, tenant, late, given_up };
+    let made =
+        |((rows, alone, tenant, late, given_up), background)| Job { rows, alone, tenant, late, given_up, background };
+    let job = (job, proptest::bool::weighted(0.3));
     proptest::collection::vec(job.prop_map(made), 1..20)
 }
 
@@ -31,7 +34,7 @@ async fn run_jobs(jobs: Vec<Job>, settings: BatcherSettings, culprits: Vec<(i64,
         let deadline = if job.late { Instant::now() } else { options().deadline };
         let options = SubmitOptions {
             deadline,
-            class: JobClass::Normal,
+            class: if job.background { JobClass::Background } else { JobClass::Normal },
             tenant: job.tenant.to_string().into(),
             alone: job.alone,
         };
@@ -59,9 +62,11 @@ async fn run_jobs(jobs: Vec<Job>, settings: BatcherSettings, culprits: Vec<(i64,
         }
     }
     // The last in line: when it has run, everything before it has left the pool.
-    batcher.submit(row(-1), &SubmitOptions { alone: true, ..options() }).await.unwrap();
+    batcher.submit(row(-1), &SubmitOptions { alone: true, class: JobClass::Background, ..options() }).await.unwrap();
     assert!(backend.batch_sizes().iter().all(|size| *size <= settings.bounds.max_batch_size));
-    assert_eq!(batcher.slots.available_permits(), settings.max_waiting_rows, "a place was lost");
+    for slots in [&batcher.slots, &batcher.background_slots] {
+        assert_eq!(slots.free.available_permits(), slots.most, "a place was lost");
+    }
 }
 
 proptest! {

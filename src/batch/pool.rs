@@ -13,13 +13,15 @@ use crate::error::JobError;
 /// What a row's owner is told.
 pub type Answer = Result<Inferred, JobError>;
 
-/// How urgent a job is: from which of its model's queues it came.
+/// How urgent rows are: those of a job by the queue that it came from; what is run beside it, to explain its answer, less than any.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum JobClass {
     /// The common one.
     Normal,
     /// The one of urgent jobs.
     Urgent,
+    /// No job's own rows: they give way to those of jobs.
+    Background,
 }
 
 /// A row that waits.
@@ -35,6 +37,8 @@ pub struct Waiting {
     pub tenant: Arc<str>,
     /// Whether it must have a batch to itself: it may have crashed a worker before.
     pub alone: bool,
+    /// Whether it gives way to the rows of jobs. In a batch there is one kind of rows or the other.
+    pub background: bool,
     /// When it came.
     pub arrived: Instant,
     /// Its place among the rows that may wait; given back when it is run.
@@ -62,6 +66,7 @@ impl Waiting {
 pub struct Pool {
     /// In no order: a row is taken out by putting the last in its place.
     rows: Vec<(u64, Waiting)>,
+    pushed: u64,
     arrivals: u64,
     /// No row's deadline is before this; it may be earlier than all of them, since taking rows out leaves it.
     earliest: Option<Instant>,
@@ -71,8 +76,9 @@ impl Pool {
     /// Adds a row.
     pub fn push(&mut self, waiting: Waiting) {
         self.earliest = Some(self.earliest.map_or(waiting.deadline, |earliest| earliest.min(waiting.deadline)));
-        self.rows.push((self.arrivals, waiting));
-        self.arrivals += 1;
+        self.arrivals += u64::from(!waiting.background);
+        self.rows.push((self.pushed, waiting));
+        self.pushed += 1;
     }
 
     /// How many rows wait.
@@ -87,7 +93,7 @@ impl Pool {
         self.rows.is_empty()
     }
 
-    /// How many rows have come so far.
+    /// How many rows of jobs have come so far.
     #[must_use]
     pub const fn arrivals(&self) -> u64 {
         self.arrivals
@@ -110,12 +116,19 @@ impl Pool {
         self.rows.iter().map(|(number, waiting)| (*number, waiting))
     }
 
-    /// The positions of the rows in the order of arrival.
+    /// The rows of one kind, each with its position and its number in the order of arrival.
+    pub fn of_kind(&self, background: bool) -> impl Iterator<Item = (usize, u64, &Waiting)> {
+        let numbered = self.rows.iter().enumerate().map(|(position, (number, waiting))| (position, *number, waiting));
+        numbered.filter(move |(_, _, waiting)| waiting.background == background)
+    }
+
+    /// The positions of the rows of one kind in the order of arrival.
     #[must_use]
-    pub fn by_arrival(&self) -> Vec<usize> {
-        let mut positions: Vec<usize> = (0..self.rows.len()).collect();
-        positions.sort_unstable_by_key(|position| self.rows.get(*position).map(|(number, _)| *number));
-        positions
+    pub fn by_arrival(&self, background: bool) -> Vec<usize> {
+        let mut positions: Vec<(u64, usize)> =
+            self.of_kind(background).map(|(position, number, _)| (number, position)).collect();
+        positions.sort_unstable();
+        positions.into_iter().map(|(_, position)| position).collect()
     }
 
     /// Takes out the rows at `positions`, in that order; the positions of the others change.

@@ -26,6 +26,8 @@ pub struct BatchReport {
     pub expected_apart: Duration,
     /// Whether rows of several tenants waited when it was formed.
     pub contended: bool,
+    /// Whether its rows are in the background, and no job's own.
+    pub background: bool,
     /// Rows of a batch of its length that would be as good as the best, as far as is known; see
     /// [`Policy::best_size`](super::policy::Policy::best_size).
     pub best_size: usize,

@@ -19,6 +19,12 @@ pub struct Row {
 }
 
 impl Row {
+    /// Elements of all its inputs.
+    #[must_use]
+    pub fn elements(&self) -> usize {
+        self.inputs.iter().map(|input| input.elements().len()).sum()
+    }
+
     /// Whether both rows can be in one batch.
     #[must_use]
     pub fn fits_with(&self, other: &Self) -> bool {

@@ -1,16 +1,19 @@
 //! Why a model said what it said: what each token of a text, or each patch of an image, adds to the probability of the class.
 //!
-//! Called by the worker for jobs that ask for it, after they are answered. A part is taken away by putting something that means nothing in its place, and
-//! the model is asked again, through the batcher that all jobs share: a batch at a time, so that no job waits behind a whole explanation.
+//! Called by the worker for jobs that ask for it, after they are answered. A part is taken away by putting something that means nothing
+//! in its place, and the model is asked again, in the background of the batcher that all jobs share, a batch at a time.
+
+use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
 
 use super::LoadedModel;
 use super::units::Units;
 use crate::batch::batcher::SubmitOptions;
+use crate::batch::pool::JobClass;
 use crate::batch::row::Row;
 use crate::error::{ErrorCode, JobError};
-use crate::limits::MAX_EXPLAIN_RUNS;
+use crate::limits::{INLINE_MASK_ELEMENTS, MAX_EXPLAIN_RUNS};
 use crate::protocol::request::InferenceRequest;
 use crate::protocol::response::{InferOutput, InferenceResponse};
 use crate::protocol::tensor::{Tensor, TensorData};
@@ -93,14 +96,14 @@ struct Found {
 /// The class that is explained, and what asks the model for it.
 struct Asked<'a> {
     model: &'a LoadedModel,
-    units: &'a Units,
+    units: &'a Arc<Units>,
     class: usize,
     options: &'a SubmitOptions,
 }
 
 impl LoadedModel {
     /// Adds to `response` why the most probable class of `row` is that: the outputs `attributions` and, for texts, `tokens` and
-    /// `offsets`, and the parameter `explain`.
+    /// `offsets`, and the parameter `explain`. Whatever the class of the job, the rows for this give way to those of jobs.
     ///
     /// # Errors
     /// `INVALID_INPUT` where the model is none of texts or images with classes; else as inferring does.
@@ -111,13 +114,15 @@ impl LoadedModel {
         options: &SubmitOptions,
         response: &mut InferenceResponse,
     ) -> Result<(), JobError> {
-        let units = self.units(row, asked.text.as_deref())?;
+        let options = &SubmitOptions { class: JobClass::Background, ..options.clone() };
+        let units = Arc::new(self.units(row, asked.text.clone()).await?);
         let (parts, most) = (units.count(), MAX_EXPLAIN_RUNS / 2);
         if parts == 0 || parts > most {
             return Err(invalid(format!("the input has {parts} parts, 1 to {most} are explained")));
         }
-        let whole = self.run_rows(vec![units.whole().clone()], options).await?;
-        let probabilities = whole.first().map(Vec::as_slice).unwrap_or_default();
+        let whole = self.infer(vec![units.whole().clone()], options.clone()).await?;
+        let probabilities =
+            whole.first().map(|whole| self.probabilities(&whole.output)).transpose()?.unwrap_or_default();
         let best = |best: usize, (class, p): (usize, &f64)| match probabilities.get(best) {
             Some(most) if p > most => class,
             Some(_) | None => best,
@@ -146,28 +151,36 @@ impl LoadedModel {
         response.outputs.extend(outputs(&units, &found.attributions)?);
         Ok(())
     }
-
-    /// The probabilities of all classes for each of `rows`; a batch's worth at a time.
-    async fn run_rows(&self, rows: Vec<Row>, options: &SubmitOptions) -> Result<Vec<Vec<f64>>, JobError> {
-        let mut answered = Vec::with_capacity(rows.len());
-        let mut rest = rows;
-        while !rest.is_empty() {
-            let later = rest.split_off(rest.len().min(self.spec().batching.max_batch_size));
-            for inferred in self.infer(rest, options.clone()).await? {
-                answered.push(self.probabilities(&inferred.output)?);
-            }
-            rest = later;
-        }
-        Ok(answered)
-    }
 }
 
 impl Asked<'_> {
-    /// The probability of the class without the units that `is_kept` says no of.
-    async fn scores(&self, kept: Vec<Vec<bool>>) -> Result<Vec<f64>, JobError> {
-        let rows = kept.iter().map(|kept| self.units.masked(kept)).collect();
-        let answered = self.model.run_rows(rows, self.options).await?;
-        Ok(answered.iter().map(|row| row.get(self.class).copied().unwrap_or_default()).collect())
+    /// The probability of the class with those units alone that each of `kept` says yes of. There are never more rows of that than
+    /// fill a batch.
+    async fn scores(&self, kept: impl Iterator<Item = Vec<bool>> + Send) -> Result<Vec<f64>, JobError> {
+        let (mut kept, size) = (kept.fuse(), self.model.spec().batching.max_batch_size);
+        let mut scores = Vec::new();
+        loop {
+            let batch: Vec<Vec<bool>> = kept.by_ref().take(size).collect();
+            if batch.is_empty() {
+                return Ok(scores);
+            }
+            let rows = self.masked(batch).await?;
+            for inferred in self.model.infer(rows, self.options.clone()).await? {
+                let probabilities = self.model.probabilities(&inferred.output)?;
+                scores.push(probabilities.get(self.class).copied().unwrap_or_default());
+            }
+        }
+    }
+
+    /// A row for each of `kept`; large ones are made off the async threads.
+    async fn masked(&self, kept: Vec<Vec<bool>>) -> Result<Vec<Row>, JobError> {
+        let units = Arc::clone(self.units);
+        let make = move || kept.iter().map(|kept| units.masked(kept)).collect::<Vec<Row>>();
+        if self.units.whole().elements() <= INLINE_MASK_ELEMENTS / self.model.spec().batching.max_batch_size.max(1) {
+            return Ok(make());
+        }
+        let made = tokio::task::spawn_blocking(make).await;
+        made.map_err(|_| JobError::new(ErrorCode::InferenceFailed, "taking parts of the input away panicked"))
     }
 
     /// The mean of what is lost for each unit of the windows that it is in: alone, and with its neighbours.
@@ -177,7 +190,7 @@ impl Asked<'_> {
         if self.units.have_neighbours() && count > WINDOW {
             windows.extend((0..=count - WINDOW).map(|first| first..first + WINDOW));
         }
-        let kept = windows.iter().map(|window| (0..count).map(|unit| !window.contains(&unit)).collect()).collect();
+        let kept = windows.iter().map(|window| (0..count).map(|unit| !window.contains(&unit)).collect());
         let scores = self.scores(kept).await?;
         let mut sums = vec![(0.0, 0_usize); count];
         for (window, score) in windows.iter().zip(&scores) {
@@ -193,9 +206,9 @@ impl Asked<'_> {
     /// The mean of what each unit adds when the units come one by one, in orders drawn in pairs that are each other's reverse.
     async fn shapley(&self, whole: f64, runs: usize, seed: u64) -> Result<Found, JobError> {
         let count = self.units.count();
-        let nothing = self.scores(vec![vec![false; count]]).await?.first().copied().unwrap_or_default();
-        // The first and the last step of a walk are known: nothing, and the whole.
-        let walks = (runs / count.saturating_sub(1).max(1)).max(1);
+        let nothing = self.scores(std::iter::once(vec![false; count])).await?.first().copied().unwrap_or_default();
+        // The first and the last step of all walks are the same: nothing, and the whole. They are run once.
+        let walks = (runs.saturating_sub(2) / count.saturating_sub(1).max(1)).max(1);
         let mut seeded = Seeded::new(seed);
         let (mut sums, mut order) = (vec![0.0; count], (0..count).collect::<Vec<usize>>());
         for walk in 0..walks {
@@ -205,11 +218,10 @@ impl Asked<'_> {
                 order.reverse();
             }
             let mut kept = vec![false; count];
-            let mut steps = Vec::with_capacity(count);
-            for unit in order.iter().take(count.saturating_sub(1)) {
+            let steps = order.iter().take(count.saturating_sub(1)).map(|unit| {
                 kept.get_mut(*unit).into_iter().for_each(|own| *own = true);
-                steps.push(kept.clone());
-            }
+                kept.clone()
+            });
             let scores = self.scores(steps).await?;
             let after = scores.iter().copied().chain([whole]);
             let before = std::iter::once(nothing).chain(scores.iter().copied());
@@ -218,7 +230,9 @@ impl Asked<'_> {
             }
         }
         let attributions: Vec<f64> = sums.into_iter().map(|sum| sum / walks as f64).collect();
-        let error = (attributions.iter().sum::<f64>() - (whole - nothing)).abs();
+        // Of what is sent, which is rounded.
+        let sent: f64 = attributions.iter().map(|attribution| f64::from(*attribution as f32)).sum();
+        let error = (sent - (whole - nothing)).abs();
         let runs = walks * count.saturating_sub(1) + 1;
         Ok(Found { attributions, runs, completeness_error: Some(error) })
     }

@@ -144,20 +144,15 @@ impl LoadedModel {
         Ok(found.into_iter().map(f64::from).collect())
     }
 
-    /// The parts of `row` that an explanation takes away; `text` is what the row was made of.
-    pub(super) fn units(&self, row: Row, text: Option<&[u8]>) -> Result<Units, JobError> {
-        match (&*self.preprocessor, text) {
-            (Preprocessor::Text(tokenizer), Some(text)) => {
-                let (nothing, input) = (tokenizer.id_of_nothing(), tokenizer.place_of_ids());
-                Ok(Units::tokens(row, tokenizer.spans(text)?, nothing, input))
-            }
-            (Preprocessor::Image(image), _) => {
-                Ok(Units::patches(row, image.layout == Layout::Nhwc, image.height, image.width))
-            }
-            (Preprocessor::Text(_) | Preprocessor::Bytes(..) | Preprocessor::Tensor(_), _) => {
-                Err(invalid("only models of texts and images can be explained".to_owned()))
-            }
+    /// The parts of `row` that an explanation takes away; `text` is what the row was made of. Long texts are tokenized off the async
+    /// threads.
+    pub(super) async fn units(&self, row: Row, text: Option<Vec<u8>>) -> Result<Units, JobError> {
+        if text.as_ref().map_or(0, Vec::len) <= INLINE_PREPARE_BYTES {
+            return units(&self.preprocessor, row, text.as_deref());
         }
+        let preprocessor = Arc::clone(&self.preprocessor);
+        let found = tokio::task::spawn_blocking(move || units(&preprocessor, row, text.as_deref())).await;
+        found.unwrap_or_else(|_| Err(JobError::new(ErrorCode::InferenceFailed, "parting the input panicked")))
     }
 
     /// The response to a request, from the results of its rows.
@@ -174,6 +169,21 @@ impl LoadedModel {
             parameters,
             outputs: self.postprocessor.shape(&rows, &asked.outputs)?,
         })
+    }
+}
+
+fn units(preprocessor: &Preprocessor, row: Row, text: Option<&[u8]>) -> Result<Units, JobError> {
+    match (preprocessor, text) {
+        (Preprocessor::Text(tokenizer), Some(text)) => {
+            let (nothing, input) = (tokenizer.id_of_nothing(), tokenizer.place_of_ids());
+            Ok(Units::tokens(row, tokenizer.spans(text)?, nothing, input))
+        }
+        (Preprocessor::Image(image), _) => {
+            Ok(Units::patches(row, image.layout == Layout::Nhwc, image.height, image.width))
+        }
+        (Preprocessor::Text(_) | Preprocessor::Bytes(..) | Preprocessor::Tensor(_), _) => {
+            Err(invalid("only models of texts and images can be explained".to_owned()))
+        }
     }
 }
 

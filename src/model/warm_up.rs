@@ -219,7 +219,17 @@ mod tests {
         for _ in 0..8 {
             let far = now + LONG;
             let (row, tenant, answer) = (row.clone(), "t".into(), tokio::sync::oneshot::channel().0);
-            pool.push(Waiting { row, deadline: far, due: far, tenant, alone: false, arrived: now, slot: None, answer });
+            pool.push(Waiting {
+                row,
+                deadline: far,
+                due: far,
+                tenant,
+                alone: false,
+                background: false,
+                arrived: now,
+                slot: None,
+                answer,
+            });
         }
         let bounds = Bounds { max_batch_size: 8, max_batch_tokens: usize::MAX, scope: BatchScope::Shared };
         let mut policy = Policy::new(BatchingPolicy::Adaptive, bounds, 1, costs);

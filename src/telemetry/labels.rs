@@ -16,6 +16,8 @@ pub enum Stage {
     Queue,
     /// Running the batch.
     Run,
+    /// Finding out why the model answered so, for jobs that ask.
+    Explain,
     /// Sealing the reply.
     Seal,
     /// Publishing it, until the broker has confirmed.
@@ -24,8 +26,8 @@ pub enum Stage {
 
 impl Stage {
     /// Every stage, in the order of a job's walk.
-    pub const ALL: [Self; 7] =
-        [Self::Open, Self::Decode, Self::Prepare, Self::Queue, Self::Run, Self::Seal, Self::Publish];
+    pub const ALL: [Self; 8] =
+        [Self::Open, Self::Decode, Self::Prepare, Self::Queue, Self::Run, Self::Explain, Self::Seal, Self::Publish];
 
     /// Its word in metrics and logs.
     #[must_use]
@@ -36,6 +38,7 @@ impl Stage {
             Self::Prepare => "prepare",
             Self::Queue => "queue",
             Self::Run => "run",
+            Self::Explain => "explain",
             Self::Seal => "seal",
             Self::Publish => "publish",
         }

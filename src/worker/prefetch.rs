@@ -63,7 +63,8 @@ impl Loads {
     /// A batch of `model` has run.
     pub(super) fn batch(&self, model: &str, report: &BatchReport) {
         self.count(model, |load| {
-            load.rows += report.size;
+            // How many rows a job has of its own: what explains answers is as many again as it likes.
+            load.rows += if report.background { 0 } else { report.size };
             load.busy += report.ran;
             load.best_size = report.best_size;
         });

@@ -153,6 +153,7 @@ async fn a_worker_leaves_to_others_what_it_cannot_run() {
         expected: Duration::ZERO,
         expected_apart: Duration::ZERO,
         contended: false,
+        background: false,
         best_size: 1,
     };
     for _ in 0..10 {

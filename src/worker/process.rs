@@ -202,6 +202,7 @@ impl<P: Publisher> Worker<P> {
         let mut response = model.shape(rows, &asked)?;
         if let Some((explain, row)) = explained {
             model.explain(&explain, row, &options, &mut response).await?;
+            stopwatch.lap(Stage::Explain);
         }
         let body = encode(response).await?;
         let (bytes, most) = (body.bytes.len(), self.open_policy.max_plaintext_bytes);

@@ -218,11 +218,12 @@ fn what_is_cancelled_while_it_waits_is_not_run_and_while_it_runs_harms_nobody() 
 
 fn traces() -> impl Strategy<Value = Vec<Job>> {
     let row = (0.0..0.02_f64, 1_usize..300, 0_usize..3, proptest::bool::weighted(0.1), 0.001..0.2_f64, 0.01..0.5_f64);
+    let row = (row, proptest::bool::weighted(0.3));
     proptest::collection::vec(row, 1..150).prop_map(|rows| {
         let mut arrives = 0.0;
-        let made = |(pause, length, tenant, alone, objective, deadline)| {
+        let made = |((pause, length, tenant, alone, objective, deadline), background)| {
             arrives += pause;
-            Job { tenant: ["a", "b", "c"][tenant], alone, deadline, ..job(arrives, length, objective) }
+            Job { tenant: ["a", "b", "c"][tenant], alone, background, deadline, ..job(arrives, length, objective) }
         };
         rows.into_iter().map(made).collect()
     })
@@ -252,6 +253,8 @@ proptest! {
         for batch in &outcome.batches {
             let longest = batch.jobs.iter().map(|number| jobs[*number].length).max().unwrap();
             prop_assert!(batch.jobs.len() == 1 || longest * batch.jobs.len() <= max_batch_tokens);
+            let in_background = batch.jobs.iter().filter(|number| jobs[**number].background).count();
+            prop_assert!(in_background == 0 || in_background == batch.jobs.len(), "a job's batch has others in it");
             // Nobody is begun after its deadline, nor refused before it.
             for number in &batch.jobs {
                 prop_assert!(batch.began <= jobs[*number].arrives + jobs[*number].deadline + 1e-6);

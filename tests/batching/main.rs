@@ -1,7 +1,7 @@
 //! The batching policy on a virtual clock, with recorded cost tables: ratios without noise.
 //!
 //! `goals` compares it with the best that settings without learning can do, `failures` holds what can go wrong and must not,
-//! `fairness` a tenant that floods the worker.
+//! `fairness` a tenant that floods the worker, `background` rows that give way to jobs.
 
 #![allow(
     clippy::unwrap_used,
@@ -14,6 +14,7 @@
     reason = "a test fails by panicking, and its numbers are small"
 )]
 
+mod background;
 mod failures;
 mod fairness;
 mod goals;

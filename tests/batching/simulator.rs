@@ -24,6 +24,8 @@ pub(crate) struct Job {
     pub(crate) tenant: &'static str,
     /// Delivered before.
     pub(crate) alone: bool,
+    /// No job's own: it gives way to jobs.
+    pub(crate) background: bool,
     /// Seconds from its arrival.
     pub(crate) objective: f64,
     /// Seconds from its arrival.
@@ -135,7 +137,7 @@ pub(crate) fn poisson(seed: u64, count: usize, per_second: f64, lengths: &[usize
 }
 
 pub(crate) fn job(arrives: f64, length: usize, objective: f64) -> Job {
-    Job { arrives, length, tenant: "t", alone: false, objective, deadline: 3_600.0, cancelled: None }
+    Job { arrives, length, tenant: "t", alone: false, background: false, objective, deadline: 3_600.0, cancelled: None }
 }
 
 /// What runs on an executor.
@@ -220,9 +222,10 @@ impl Run<'_> {
         self.pool.push(Waiting {
             row: Row { inputs: vec![tensor], length: job.length, may_be_padded: true },
             deadline,
-            due: deadline.min(self.at(job.arrives + job.objective)),
+            due: if job.background { deadline } else { deadline.min(self.at(job.arrives + job.objective)) },
             tenant: job.tenant.into(),
             alone: job.alone,
+            background: job.background,
             arrived: self.at(job.arrives),
             slot: None,
             answer,

@@ -13,6 +13,7 @@ use inferq::broker::topology::Names;
 use inferq::broker::{Address, Publisher, Queues};
 use inferq::client::{Client, ClientSettings, reply_queue_name};
 use inferq::envelope::{Grant, PendingReply, ProducerKeys, RequestDraft, UnixSeconds, generate};
+use inferq::model::Wrap;
 use inferq::protocol::body::EncodedBody;
 use inferq::protocol::properties::Message;
 use inferq::protocol::response::ResponseBody;
@@ -50,11 +51,16 @@ impl Running {
 impl House {
     /// Keys, models and broker, with no worker yet. Must be called inside a runtime.
     pub fn build() -> Self {
+        Self::build_with(Arc::new(|_, backend| backend), &[])
+    }
+
+    /// The same with `wrap` around the backend, and with more settings.
+    pub fn build_with(wrap: Wrap, more: &[(&str, &str)]) -> Self {
         let folder = tempfile::tempdir().unwrap();
         generate(folder.path(), TENANT, &Grant::new(TENANT, vec!["*".into()])).unwrap();
         generate(folder.path(), "narrow", &Grant::new("narrow", vec!["other".into()])).unwrap();
-        let settings = settings(folder.path());
-        let parts = Parts::load(&settings).unwrap();
+        let settings = settings(folder.path(), more);
+        let parts = Parts::load_with(&settings, wrap).unwrap();
         let (topology, queues) = parts.topology(&settings);
         Self {
             keys: ProducerKeys::load(folder.path(), TENANT).unwrap(),
@@ -149,15 +155,16 @@ impl House {
     }
 }
 
-fn settings(keys: &Path) -> Settings {
+fn settings(keys: &Path, more: &[(&str, &str)]) -> Settings {
     let set = |key: &str, value: String| Override { key: key.into(), value, option: "test".into() };
-    let overrides = vec![
+    let mut overrides = vec![
         set("keys.directory", keys.display().to_string()),
         set("models.directory", concat!(env!("CARGO_MANIFEST_DIR"), "/models").into()),
         set("models.serve", "topic".into()),
         set("service.worker_id", "w-1".into()),
         set("broker.delivery_limit", "4".into()),
     ];
+    overrides.extend(more.iter().map(|(key, value)| set(key, (*value).to_owned())));
     Settings::load_in(&LoadOptions { file: None, overrides }, &Environment::of([])).unwrap().0
 }
 

@@ -50,20 +50,26 @@ impl Adaptive {
         }
     }
 
-    /// What one of the idle executors is to run; `None` where nothing waits.
-    pub(super) fn decide(&mut self, moment: Moment<'_>, model: &CostModel, bounds: Bounds) -> Option<Dispatch> {
+    /// What one of the idle executors is to run of the rows of jobs, or of those in the background; `None` where none waits.
+    pub(super) fn decide(
+        &mut self,
+        moment: Moment<'_>,
+        model: &CostModel,
+        (background, bounds): (bool, Bounds),
+    ) -> Option<Dispatch> {
         let costs = Costs { model, plan: moment.plan };
         let given = Given { moment, costs, bounds };
-        let mut candidates = candidates(moment, costs);
+        let mut candidates = candidates(moment, costs, background);
         candidates.sort_unstable_by_key(Candidate::urgency);
-        if model.is_known() {
+        if model.is_known() && !background {
             let per_second = self.arrivals.per_second(moment.pool.arrivals(), moment.now);
             let kept_from = worth_keeping(&candidates, (per_second, real(self.executors)), given);
             candidates.iter_mut().take(kept_from).for_each(|given_up| given_up.due = None);
             candidates.rotate_left(kept_from);
         }
-        let tenant =
-            self.turns.next(candidates.iter().map(|candidate| (&candidate.waiting.tenant, candidate.apart)))?;
+        let rows = candidates.iter().map(|candidate| (&candidate.waiting.tenant, candidate.apart));
+        let others = moment.pool.of_kind(!background).map(|(_, _, waiting)| &waiting.tenant);
+        let tenant = self.turns.next(rows, (others, background))?;
         let first = *candidates.iter().find(|candidate| *candidate.waiting.tenant == *tenant)?;
         let merged = self.merge(first, &candidates, given);
         let batch = merged.rows;
@@ -136,15 +142,14 @@ fn real(count: usize) -> f64 {
     count as f64
 }
 
-fn candidates<'a>(moment: Moment<'a>, costs: Costs<'a>) -> Vec<Candidate<'a>> {
+fn candidates<'a>(moment: Moment<'a>, costs: Costs<'a>, background: bool) -> Vec<Candidate<'a>> {
     let far_end = costs.model.far_end();
     // Neighbours in the pool are often of one length.
     let mut last = (usize::MAX, 0.0);
     moment
         .pool
-        .iter()
-        .enumerate()
-        .map(|(position, (number, waiting))| {
+        .of_kind(background)
+        .map(|(position, number, waiting)| {
             let length = waiting.row.length;
             if last.0 != length {
                 last = (length, costs.seconds(1, length));

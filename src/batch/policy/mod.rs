@@ -2,19 +2,21 @@
 //!
 //! The adaptive policy takes whose `turns` it is, drops under `overload` what cannot be kept, merges what saves work
 //! (`merge`) and now and then tries a size of which it knows little (`explore`). `fixed` holds the policies that learn
-//! nothing: yardsticks.
+//! nothing: yardsticks. Under each, `background` says when rows have a turn that give way to jobs.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 
 use self::adaptive::Adaptive;
+use self::background::Background;
 use super::cost::CostModel;
 use super::pool::{Pool, Waiting};
 use crate::settings::BatchingPolicy;
 use crate::telemetry::labels::DispatchReason;
 
 mod adaptive;
+mod background;
 mod explore;
 mod fixed;
 mod merge;
@@ -101,30 +103,58 @@ pub struct Policy {
     bounds: Bounds,
     costs: CostModel,
     adaptive: Adaptive,
+    background: Background,
 }
 
 impl Policy {
     /// A policy for a model with so many executors, which begins with what is known of its costs.
     #[must_use]
     pub fn new(kind: BatchingPolicy, bounds: Bounds, executors: usize, costs: CostModel) -> Self {
-        Self { kind, bounds, costs, adaptive: Adaptive::new(executors) }
+        Self { kind, bounds, costs, adaptive: Adaptive::new(executors), background: Background::default() }
     }
 
     /// What one of the idle executors is to do now.
     #[must_use]
     pub fn decide(&mut self, moment: Moment<'_>) -> Decision {
+        let pool = moment.pool;
+        let longest = pool.of_kind(true).map(|(_, _, waiting)| waiting.row.length).max();
+        let largest = longest.map(|longest| (self.best_size(moment.plan, longest), longest));
+        let background = self.background.has_turn(pool.of_kind(false).next().is_some(), largest.is_some());
+        let bounds = match largest {
+            // A job that comes waits for such a batch to end: it is no larger than it pays.
+            Some((size, _)) if background => Bounds { max_batch_size: size, ..self.bounds },
+            Some(_) | None => self.bounds,
+        };
+        let decision = self.decide_among(background, bounds, moment);
+        if let (Decision::Run(dispatch), Some(largest), false) = (&decision, largest, background) {
+            // Before costs are known, batches count alike.
+            let seconds = if self.costs.is_known() { dispatch.expected.as_secs_f64() } else { 1.0 };
+            self.background.give_way(seconds, self.price(moment, largest));
+        }
+        decision
+    }
+
+    /// What a batch of the rows in the background costs, which has so many rows of that length at most.
+    fn price(&self, moment: Moment<'_>, (size, length): (usize, usize)) -> f64 {
+        let rows = moment.pool.of_kind(true).count().min(size);
+        let costs = Costs { model: &self.costs, plan: moment.plan };
+        if self.costs.is_known() { costs.seconds(rows, length) } else { 1.0 }
+    }
+
+    /// What to do with the rows of one kind.
+    fn decide_among(&mut self, background: bool, bounds: Bounds, moment: Moment<'_>) -> Decision {
         let Moment { pool, now, .. } = moment;
         let (positions, reason) = match self.kind {
             BatchingPolicy::Adaptive => {
-                let dispatch = self.adaptive.decide(moment, &self.costs, self.bounds);
+                let dispatch = self.adaptive.decide(moment, &self.costs, (background, bounds));
                 return dispatch.map_or(Decision::Rest, Decision::Run);
             }
-            BatchingPolicy::Single => (fixed::single(pool), DispatchReason::Fixed),
+            BatchingPolicy::Single => (fixed::single(pool, background), DispatchReason::Fixed),
             BatchingPolicy::Fifo { max_tokens } => {
-                let max_batch_tokens = self.bounds.max_batch_tokens.min(max_tokens);
-                (fixed::fifo(pool, Bounds { max_batch_tokens, ..self.bounds }), DispatchReason::Fixed)
+                let max_batch_tokens = bounds.max_batch_tokens.min(max_tokens);
+                (fixed::fifo(pool, background, Bounds { max_batch_tokens, ..bounds }), DispatchReason::Fixed)
             }
-            BatchingPolicy::Delay { wait, rows } => match fixed::delay(pool, self.bounds, (wait, rows), now) {
+            BatchingPolicy::Delay { wait, rows } => match fixed::delay(pool, background, bounds, (wait, rows), now) {
                 Ok(positions) => (positions, DispatchReason::Fixed),
                 Err(moment) => return Decision::WaitUntil(moment),
             },

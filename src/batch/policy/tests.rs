@@ -21,6 +21,7 @@ fn pool(began: Instant, rows: &[(usize, bool, u8)]) -> Pool {
             due: arrived + Duration::from_secs(1),
             tenant: tenant.to_string().into(),
             alone: *alone,
+            background: false,
             arrived,
             slot: None,
             answer: oneshot::channel().0,
@@ -155,7 +156,7 @@ fn a_pool_gives_out_what_is_asked_for_and_keeps_the_rest() {
     let lengths = |rows: Vec<Waiting>| rows.iter().map(|waiting| waiting.row.length).collect::<Vec<_>>();
     let mut pool = pool(now, &[(0, false, 0), (1, false, 0), (2, false, 0), (3, false, 0), (4, false, 0)]);
     assert_eq!(lengths(pool.take(&[3, 0, 4, 9])), [3, 0, 4]);
-    let left = pool.by_arrival();
+    let left = pool.by_arrival(false);
     assert_eq!(lengths(pool.take(&left)), [1, 2]);
 }
 

@@ -18,23 +18,31 @@ struct Turn {
     /// Seconds that it may still be run for in this round.
     credit: f64,
     is_waiting: bool,
+    /// Whether it has rows of the other kind waiting, which are not to be run now.
+    has_others: bool,
 }
 
 impl Turns {
-    /// The tenant whose row is to be run next, of those that wait; `waiting` has the tenant and the cost of each row.
-    pub(super) fn next<'a>(&mut self, waiting: impl Iterator<Item = (&'a Arc<str>, f64)>) -> Option<Arc<str>> {
-        self.tenants.iter_mut().for_each(|turn| turn.is_waiting = false);
+    /// The tenant whose row is to be run next, of those that wait; `waiting` has the tenant and the cost of each row. `others` are
+    /// the tenants of rows of the other kind, of which none is to be run now, and whether these are of jobs: then they are kept
+    /// waiting, and what is run instead is made up for.
+    pub(super) fn next<'a>(
+        &mut self,
+        waiting: impl Iterator<Item = (&'a Arc<str>, f64)>,
+        (others, are_jobs): (impl Iterator<Item = &'a Arc<str>>, bool),
+    ) -> Option<Arc<str>> {
+        self.tenants.iter_mut().for_each(|turn| (turn.is_waiting, turn.has_others) = (false, false));
         let mut quantum = 0.0_f64;
         for (tenant, seconds) in waiting {
             quantum = quantum.max(seconds);
-            match self.tenants.iter_mut().find(|turn| turn.tenant == *tenant) {
-                Some(turn) => turn.is_waiting = true,
-                None => self.tenants.push(Turn { tenant: Arc::clone(tenant), credit: 0.0, is_waiting: true }),
-            }
+            self.note(tenant, |turn| turn.is_waiting = true);
         }
+        // Nobody's turn it is, and no debt is paid off.
+        self.waiting().next()?;
+        others.for_each(|tenant| self.note(tenant, |turn| turn.has_others = true));
         let quantum = if quantum > 0.0 { quantum } else { 1.0 };
-        self.tenants.retain(|turn| turn.is_waiting || turn.credit < 0.0);
-        let mut those = self.tenants.iter_mut().filter(|turn| turn.is_waiting);
+        self.tenants.retain(|turn| turn.is_waiting || turn.has_others || turn.credit < 0.0);
+        let mut those = self.tenants.iter_mut().filter(|turn| turn.is_waiting || turn.has_others);
         if let (Some(only), None) = (those.next(), those.next()) {
             // Nobody is kept waiting by it: it owes nobody.
             only.credit = 0.0;
@@ -44,8 +52,12 @@ impl Turns {
         if richest <= 0.0 {
             // As many rounds as it takes until somebody may be run.
             let rounds = (-richest / quantum).floor() + 1.0;
-            // Debts are paid off whether or not rows wait.
-            self.tenants.iter_mut().for_each(|turn| turn.credit += rounds * quantum);
+            for turn in &mut self.tenants {
+                // Debts are paid off whether or not rows wait; what gives way to jobs gets no more than that.
+                let most =
+                    if turn.is_waiting || turn.has_others && are_jobs { f64::INFINITY } else { turn.credit.max(0.0) };
+                turn.credit = (rounds.mul_add(quantum, turn.credit)).min(most);
+            }
         }
         self.waiting().find(|turn| turn.credit > 0.0).map(|turn| Arc::clone(&turn.tenant))
     }
@@ -67,6 +79,18 @@ impl Turns {
         }
     }
 
+    /// Notes `what` of the turn of `tenant`, which is the last where it had none.
+    fn note(&mut self, tenant: &Arc<str>, what: impl FnOnce(&mut Turn)) {
+        match self.tenants.iter_mut().find(|turn| turn.tenant == *tenant) {
+            Some(turn) => what(turn),
+            None => {
+                let mut turn = Turn { tenant: Arc::clone(tenant), credit: 0.0, is_waiting: false, has_others: false };
+                what(&mut turn);
+                self.tenants.push(turn);
+            }
+        }
+    }
+
     fn waiting(&self) -> impl Iterator<Item = &Turn> {
         self.tenants.iter().filter(|turn| turn.is_waiting)
     }
@@ -81,12 +105,16 @@ mod tests {
         let tenants: Vec<(Arc<str>, f64)> = tenants.iter().map(|(tenant, cost)| ((*tenant).into(), *cost)).collect();
         let mut turns = Turns::default();
         let one = || {
-            let next = turns.next(tenants.iter().map(|(tenant, cost)| (tenant, *cost))).unwrap();
+            let next = turns.next(tenants.iter().map(|(tenant, cost)| (tenant, *cost)), nobody()).unwrap();
             let cost = tenants.iter().find(|(tenant, _)| *tenant == next).unwrap().1;
             turns.charge(&next, cost);
             next.to_string()
         };
         std::iter::repeat_with(one).take(times).collect()
+    }
+
+    fn nobody() -> (std::iter::Empty<&'static Arc<str>>, bool) {
+        (std::iter::empty(), false)
     }
 
     fn count(run: &[String], tenant: &str) -> usize {
@@ -110,10 +138,10 @@ mod tests {
         let mut turns = Turns::default();
         let (flood, quiet): (Arc<str>, Arc<str>) = ("flood".into(), "quiet".into());
         let both = [(&flood, 1.0), (&quiet, 1.0)];
-        assert_eq!(turns.next(both.into_iter()).unwrap(), flood);
+        assert_eq!(turns.next(both.into_iter(), nobody()).unwrap(), flood);
         turns.charge(&flood, 30.0);
         for _ in 0..29 {
-            assert_eq!(turns.next(both.into_iter()).unwrap(), quiet);
+            assert_eq!(turns.next(both.into_iter(), nobody()).unwrap(), quiet);
             turns.charge(&quiet, 1.0);
         }
     }
@@ -123,17 +151,51 @@ mod tests {
         let mut turns = Turns::default();
         let (flood, quiet): (Arc<str>, Arc<str>) = ("flood".into(), "quiet".into());
         for _ in 0..1_000 {
-            turns.next([(&flood, 1.0)].into_iter()).unwrap();
+            turns.next([(&flood, 1.0)].into_iter(), nobody()).unwrap();
             turns.charge(&flood, 1.0);
         }
         let both = [(&flood, 1.0), (&quiet, 1.0)];
         let next = || {
-            let next = turns.next(both.into_iter()).unwrap();
+            let next = turns.next(both.into_iter(), nobody()).unwrap();
             turns.charge(&next, 1.0);
             next
         };
         let after: Vec<Arc<str>> = std::iter::repeat_with(next).take(10).collect();
         assert!(after.iter().filter(|tenant| **tenant == flood).count() >= 4, "{after:?}");
-        assert!(turns.next(std::iter::empty()).is_none());
+        assert!(turns.next(std::iter::empty(), nobody()).is_none());
+    }
+    #[test]
+    fn a_debt_outlasts_a_moment_in_which_nobody_waits() {
+        let mut turns = Turns::default();
+        let (flood, quiet): (Arc<str>, Arc<str>) = ("flood".into(), "quiet".into());
+        let both = [(&flood, 1.0), (&quiet, 1.0)];
+        assert_eq!(turns.next(both.into_iter(), nobody()).unwrap(), flood);
+        turns.charge(&flood, 10.0);
+        assert!(turns.next(std::iter::empty(), nobody()).is_none());
+        for _ in 0..9 {
+            assert_eq!(turns.next(both.into_iter(), nobody()).unwrap(), quiet);
+            turns.charge(&quiet, 1.0);
+        }
+    }
+
+    #[test]
+    fn who_only_has_rows_of_the_other_kind_is_charged_for_them_and_saves_nothing_up() {
+        let mut turns = Turns::default();
+        let (asks, explains): (Arc<str>, Arc<str>) = ("asks".into(), "explains".into());
+        // Its explanation had a turn, which cost as much as ten of the other's jobs.
+        assert_eq!(turns.next([(&explains, 10.0)].into_iter(), ([&asks].into_iter(), true)).unwrap(), explains);
+        turns.charge(&explains, 10.0);
+        let both = [(&asks, 1.0), (&explains, 1.0)];
+        let next = |turns: &mut Turns, rows: &[(&Arc<str>, f64)], others: &[&Arc<str>]| {
+            let next = turns.next(rows.iter().copied(), (others.iter().copied(), false)).unwrap();
+            turns.charge(&next, 1.0);
+            next
+        };
+        let first: Vec<Arc<str>> = (0..9).map(|_| next(&mut turns, &both, &[])).collect();
+        assert!(first.iter().filter(|tenant| **tenant == explains).count() <= 1, "{first:?}");
+        // While the other's jobs run, it waits without a turn: for that it gets nothing later on.
+        (0..100).for_each(|_| assert_eq!(next(&mut turns, &[(&asks, 1.0)], &[&explains]), asks));
+        let then: Vec<Arc<str>> = (0..10).map(|_| next(&mut turns, &both, &[])).collect();
+        assert_eq!(then.iter().filter(|tenant| **tenant == explains).count(), 5, "{then:?}");
     }
 }

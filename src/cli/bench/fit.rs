@@ -99,6 +99,7 @@ mod tests {
                 expected: Duration::ZERO,
                 expected_apart: Duration::ZERO,
                 contended: false,
+                background: false,
                 best_size: size,
                 ran: Duration::from_secs_f64(
                     cost_ms(super::super::statistics::number(size), super::super::statistics::number(padded_length))

@@ -232,6 +232,7 @@ mod tests {
             expected: Duration::ZERO,
             expected_apart: Duration::ZERO,
             contended: false,
+            background: false,
             best_size: size,
         };
         let cells = cells(&[report(2, 17, 4), report(2, 32, 6), report(2, 33, 9), report(1, 0, 1)]);
