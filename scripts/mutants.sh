@@ -31,11 +31,16 @@ cp Cargo.lock "$crate/"
 printf '//! The envelope by itself.\npub mod envelope;\npub mod error;\npub mod limits;\npub mod protocol;\n' >"$crate/src/lib.rs"
 sed -e '/^default-run/d' -e '/^\[\[/,/^$/d' Cargo.toml >"$crate/Cargo.toml"
 printf '\n[workspace]\n' >>"$crate/Cargo.toml"
-# Only the crates that these modules name.
-for unused in lapin deadpool tract-onnx tokenizers config axum prometheus-client tracing-subscriber clap indicatif comfy-table \
-    hdrhistogram rustix serde-saphyr image futures-util redis; do
-    sed -i "/^$unused *= /d" "$crate/Cargo.toml"
-done
+# Only the crates that these modules name, and none of the features of the whole.
+used="aes-gcm aes-kw base64 hmac sha2 getrandom secrecy zeroize bytes half serde serde_json toml thiserror uuid tracing rustix tempfile
+    tokio insta proptest"
+awk -v used="$used" '
+    BEGIN { count = split(used, names); for (i = 1; i <= count; i++) keep[names[i]] = 1 }
+    /^\[/ { section = $0 }
+    section == "[features]" { next }
+    section ~ /dependencies/ && /^[a-z]/ && !($1 in keep) { next }
+    { print }
+' "$crate/Cargo.toml" >"$crate/Cargo.lean" && mv "$crate/Cargo.lean" "$crate/Cargo.toml"
 
 files=()
 for file in "${@:-open.rs replay.rs claims.rs tenant.rs rate.rs}"; do

@@ -268,3 +268,25 @@ fn a_request_with_the_longest_header_can_be_answered() {
     let opened = open_request(&house.ring, &policy(), &message, NOW).unwrap();
     assert!(seal_reply(&house.ring, &opened.reply, &body(), "inferq.v1", NOW).is_ok());
 }
+
+#[test]
+fn what_is_just_large_enough_to_be_taken_is_taken() {
+    let house = house();
+    let message = sealed(&house.acme, &draft());
+    let opens_within = |body: usize, plaintext: usize| {
+        let policy = OpenPolicy { max_body_bytes: body, max_plaintext_bytes: plaintext, ..policy() };
+        open_request(&house.ring, &policy, &message, NOW).is_ok()
+    };
+    let (sealed, plain) = (message.body.len(), body().bytes.len());
+    assert!(opens_within(sealed, plain));
+    assert!(!opens_within(sealed - 1, plain) && !opens_within(sealed, plain - 1));
+}
+
+#[test]
+fn an_operator_sees_the_tenant_that_a_message_claims_to_come_from() {
+    let house = house();
+    assert_eq!(claimed_tenant(&sealed(&house.acme, &draft())).as_deref(), Some("acme"));
+    let mut garbage = sealed(&house.acme, &draft());
+    garbage.body = "no envelope".into();
+    assert_eq!(claimed_tenant(&garbage), None);
+}

@@ -85,4 +85,15 @@ mod tests {
             assert!(!tenant.may_reply_to(queue), "{queue}");
         }
     }
+
+    #[test]
+    fn a_tenants_name_can_stand_in_the_name_of_a_queue() {
+        let longest = "a".repeat(MAX_ID_CHARS / 2);
+        for name in ["a", "7", "acme-2_x", &longest] {
+            assert!(is_tenant_name(name), "{name}");
+        }
+        for name in ["", "-a", "_a", "a.b", "a b", "ä", "a*", "a/b", &(longest.clone() + "a")] {
+            assert!(!is_tenant_name(name), "{name}");
+        }
+    }
 }
