@@ -190,5 +190,11 @@ mod tests {
             let header: RequestHeader = serde_json::from_str(&GOOD.replace(from, to)).unwrap();
             assert!(!header.is_pinned(), "{to}");
         }
+        let reply = GOOD.replace("req+jwe", "res+jwe").replace(r#""mdl":"topic""#, r#""irt":"1","rqt":"t""#);
+        assert!(serde_json::from_str::<ReplyHeader>(&reply).unwrap().is_pinned());
+        for (from, to) in [("A256KW", "dir"), ("A256GCM", "A128GCM"), ("res+jwe", "req+jwe")] {
+            let header: ReplyHeader = serde_json::from_str(&reply.replace(from, to)).unwrap();
+            assert!(!header.is_pinned(), "{to} in a reply");
+        }
     }
 }
