@@ -1,7 +1,7 @@
 # Every task of the repository. `make` alone lists them. The recipes are one line each: the work is in scripts/.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help doctor demo demo-embedded build test check lint deny test-rabbitmq4 test-models operators train-topic evaluate-topic test-training bench-echo bench-envelope mutants bench-tract batching-pictures bench-peers bench-batching bench-record swaps explain faults compose-env bench-confirms
+.PHONY: help doctor demo demo-embedded build test check lint deny test-rabbitmq4 test-models operators train-topic evaluate-topic test-training bench-echo bench-envelope mutants fuzz bench-tract batching-pictures bench-peers bench-batching bench-record swaps explain faults compose-env bench-confirms
 
 help: ## List the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-16s %s\n", $$1, $$2 }'
@@ -41,6 +41,9 @@ operators: ## What the runtime makes of the test cases of single operators: writ
 
 train-topic: ## Train the reference model again, from data to models/topic; installs PyTorch
 	@models/topic/training/run.sh
+
+fuzz: ## Feed the decoders with what a fuzzer comes up with; installs cargo-fuzz; FUZZ_SECONDS for each target
+	@scripts/fuzz.sh
 
 mutants: ## Change the envelope's code bit by bit, and tell which change no test notices; installs cargo-mutants
 	@scripts/mutants.sh

@@ -7,6 +7,16 @@ use std::time::Duration;
 
 use crate::protocol::tensor::Tensor;
 
+/// Who may share a batch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum BatchScope {
+    /// Rows of all tenants.
+    Shared,
+    /// Rows of one tenant.
+    Tenant,
+}
+
 /// One row of a model's inputs, ready to be batched.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Row {

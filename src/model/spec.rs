@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::{ModelError, check};
-use crate::batch::policy::BatchScope;
+use crate::batch::row::BatchScope;
 use crate::limits::MAX_TEXT_FILE_BYTES;
 use crate::postprocess::PostprocessSpec;
 use crate::preprocess::PreprocessSpec;

@@ -12,6 +12,7 @@ use self::adaptive::Adaptive;
 use self::background::Background;
 use super::cost::CostModel;
 use super::pool::{Pool, Waiting};
+pub use super::row::BatchScope;
 use crate::settings::BatchingPolicy;
 use crate::telemetry::labels::DispatchReason;
 
@@ -25,16 +26,6 @@ mod turns;
 
 /// What rows may cost more than the cheapest, in batches that are as good.
 const AS_GOOD: f64 = 1.1;
-
-/// Who may share a batch.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum BatchScope {
-    /// Rows of all tenants.
-    Shared,
-    /// Rows of one tenant.
-    Tenant,
-}
 
 /// The bounds of a batch.
 #[derive(Debug, Clone, Copy)]
