@@ -8,14 +8,16 @@ mod support;
 use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use inferq::broker::amqp::pool::ChannelPool;
 use inferq::broker::amqp::{self, Subscription};
 use inferq::broker::topology::{Names, Topology};
 use inferq::broker::{Address, Consumer, PublishError, Publisher};
-use inferq::client::{Client, ClientError, Job, Window, connect};
-use inferq::envelope::{Grant, ProducerKeys, RequestDraft, UnixSeconds, generate};
+use inferq::client::{Client, ClientError, Finished, Job, Window, connect};
+use inferq::envelope::{Grant, ProducerKeys, RequestDraft, UnixSeconds, activate, add_next, export, generate, revoke};
 use inferq::protocol::properties::Message;
 use inferq::protocol::response::ResponseBody;
 use inferq::settings::{Environment, LoadOptions, Override, Settings};
@@ -24,6 +26,9 @@ use secrecy::ExposeSecret as _;
 use serde_json::Value;
 use support::rabbitmq::{Node, virtual_host};
 use support::soon;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tokio::task::JoinHandle;
 
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 const TENANT: &str = "acme";
@@ -127,6 +132,20 @@ impl WorkerProcess {
             command.args(["health", "--address", &self.health.to_string()]);
             let output = tokio::task::spawn_blocking(move || command.output()).await.unwrap().unwrap();
             if text(&[output.stdout, output.stderr].concat()).contains(words) {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// Resolves when the page of metrics holds these words.
+    async fn until_metrics_say(&self, words: &str) {
+        loop {
+            let mut page = String::new();
+            let mut stream = TcpStream::connect(self.health).await.unwrap();
+            stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: worker\r\nConnection: close\r\n\r\n").await.unwrap();
+            stream.read_to_string(&mut page).await.unwrap();
+            if page.contains(words) {
                 return;
             }
             tokio::time::sleep(Duration::from_millis(20)).await;
@@ -247,6 +266,92 @@ async fn a_worker_that_is_killed_loses_no_job() {
     assert_eq!(answered, JOBS);
     client.close().await;
     assert_eq!(survivor.terminate().await, Some(0));
+}
+
+/// Jobs in a window, until it is stopped.
+struct Load {
+    stop: Arc<AtomicBool>,
+    ended: Arc<AtomicUsize>,
+    task: JoinHandle<Vec<String>>,
+}
+
+impl Load {
+    fn start(client: Client<ChannelPool>) -> Self {
+        let (stop, ended) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
+        let (is_over, count) = (Arc::clone(&stop), Arc::clone(&ended));
+        let task = tokio::spawn(async move {
+            let next = || (!is_over.load(Ordering::Relaxed)).then(|| topic_job("the goalie stopped every shot"));
+            let window = Window { size: 50, limit: Duration::from_secs(60) };
+            let mut failures = Vec::new();
+            let on_each = |one: Finished| {
+                count.fetch_add(1, Ordering::Relaxed);
+                match one.reply {
+                    Ok(ResponseBody::Result(_)) => {}
+                    failed => failures.push(format!("{failed:?}")),
+                }
+            };
+            client.submit_all(std::iter::from_fn(next), window, on_each).await;
+            client.close().await;
+            failures
+        });
+        Self { stop, ended, task }
+    }
+
+    /// Waits for further jobs.
+    async fn goes_on(&self) {
+        let goal = self.ended.load(Ordering::Relaxed) + 100;
+        let reached = async {
+            while self.ended.load(Ordering::Relaxed) < goal {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        soon("a hundred jobs", reached).await;
+    }
+
+    async fn failures(self) -> Vec<String> {
+        self.stop.store(true, Ordering::Relaxed);
+        self.task.await.unwrap()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hang_up_renews_the_keys_under_load_and_no_job_is_lost() {
+    let service = Service::new().await;
+    let mut command = service.command();
+    // It is told, and does not find out by itself.
+    command.env("INFERQ__KEYS__RELOAD_INTERVAL_MS", "3600000");
+    let worker = WorkerProcess::start(command);
+    soon("a worker's readiness", worker.until_health_says("ready\n")).await;
+    let renewed = async |times: usize| {
+        worker.signal(Signal::HUP);
+        let line = format!("inferq_keyring_reloads_total{{outcome=\"renewed\"}} {times}\n");
+        soon("a renewed ring", worker.until_metrics_say(&line)).await;
+    };
+    let old = Load::start(service.client().await);
+    old.goes_on().await;
+    add_next(service.keys.path(), TENANT).unwrap();
+    renewed(1).await;
+    let handed_over = tempfile::tempdir().unwrap();
+    export(service.keys.path(), TENANT, handed_over.path(), true).unwrap();
+    let next = ProducerKeys::load(handed_over.path(), TENANT).unwrap();
+    let new = Load::start(connect(&service.settings(), next).await.unwrap());
+    new.goes_on().await;
+    old.goes_on().await;
+    assert_eq!(old.failures().await, [""; 0], "the old key while both are accepted");
+
+    let late = service.client().await;
+    let [old_request, _] = activate(service.keys.path(), TENANT, None).unwrap();
+    renewed(2).await;
+    new.goes_on().await;
+    revoke(service.keys.path(), TENANT, &old_request).unwrap();
+    renewed(3).await;
+    new.goes_on().await;
+    assert_eq!(new.failures().await, [""; 0], "the new key from the beginning");
+    let _submitted = late.submit(&topic_job("with the revoked key")).await.unwrap();
+    let letter = service.take(&Names::new("inferq").dead_queue("topic"), 1).await;
+    assert_eq!(letter[0].properties.text_header("x-inferq-error"), Some("ENVELOPE_REJECTED"));
+    late.close().await;
+    assert_eq!(worker.terminate().await, Some(0));
 }
 
 #[tokio::test(flavor = "multi_thread")]
