@@ -1,7 +1,7 @@
 //! The decoders of inferq and what they stand on, from their own files, without broker, runtime and commands.
 //!
-//! For the targets in `fuzz_targets`: each crate is built with a fuzzer's instruments, and with the runtime of the models, the
-//! broker's client and the rest that would take four times as long.
+//! For the targets in `fuzz_targets`: every crate is built with a fuzzer's instruments, and these stand on 140 of the 350 crates
+//! that the whole would bring, the largest not among them.
 #![allow(dead_code, unused_imports, unreachable_pub, reason = "what is left out is what would use it")]
 
 #[path = "../../src/envelope/mod.rs"]
