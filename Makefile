@@ -1,7 +1,7 @@
 # Every task of the repository. `make` alone lists them. The recipes are one line each: the work is in scripts/.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help doctor demo demo-embedded build test check lint deny test-rabbitmq4 test-models operators train-topic evaluate-topic test-training bench-echo bench-envelope mutants fuzz bench-tract batching-pictures bench-peers bench-batching bench-record swaps explain faults compose-env bench-confirms
+.PHONY: help doctor demo demo-embedded build test check lint deny test-rabbitmq4 test-models operators train-topic evaluate-topic test-training bench-echo bench-envelope mutants fuzz bench-tract batching-pictures bench-peers bench-batching bench-record swaps flood explain faults compose-env bench-confirms
 
 help: ## List the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-16s %s\n", $$1, $$2 }'
@@ -77,6 +77,9 @@ bench-record: ## Put what bench-peers and bench-batching measured last into docs
 
 swaps: ## Replace a model 20 times under load: errors, and p99 against that without swaps; SWAPS=n
 	@INFERQ_SWAPS=$${SWAPS:-20} cargo test --release --locked --test replace -- --nocapture swaps_under_load
+
+flood: ## Measure a tenant's latencies alone, on a busy worker and beside a flood, on both brokers: 7 minutes; FLOOD_SECONDS=n a block
+	@INFERQ_FLOOD_SECONDS=$${FLOOD_SECONDS:-10} cargo test --release --locked --test flood -- --nocapture --test-threads 1
 
 explain: ## Explain 200 posts, and see whether the words that are named are those that matter; POSTS=n
 	@INFERQ_EXPLAIN_POSTS=$${POSTS:-200} cargo test --release --locked --test explain -- --nocapture the_words
