@@ -15,7 +15,7 @@ use inferq::settings::{BrokerSettings, TlsSettings};
 use secrecy::SecretString;
 
 /// How long anything may take before a test gives it up: far more than it needs on a busy machine.
-pub const PATIENCE: Duration = Duration::from_secs(20);
+pub const PATIENCE: Duration = Duration::from_secs(60);
 /// How long a test waits for what must not come.
 pub const QUIET: Duration = Duration::from_millis(400);
 
@@ -29,7 +29,7 @@ pub fn broker_settings(url: SecretString) -> BrokerSettings {
         prefetch: 16,
         adaptive_prefetch: false,
         connect_timeout: Duration::from_secs(10),
-        publish_timeout: Duration::from_secs(20),
+        publish_timeout: PATIENCE,
         heartbeat: Duration::from_secs(10),
         backoff_min: Duration::from_millis(50),
         backoff_max: Duration::from_secs(1),
