@@ -155,7 +155,8 @@ fn overload_does_not_make_all_late() {
     jobs.iter_mut().for_each(|job| job.deadline = 4.0 * objective);
     let outcome = simulate(ADAPTIVE, &machine(1, 8, &cost), &jobs, CostModel::default());
     let in_time = outcome.latencies.iter().flatten().filter(|latency| **latency <= objective).count();
-    assert!(in_time as f64 > 0.45 * jobs.len() as f64, "{in_time} of {} in time at twice the capacity", jobs.len());
+    // Half of them could be. What waits for more than two objectives has turns again, and these are of what was in time.
+    assert!(in_time as f64 > 0.38 * jobs.len() as f64, "{in_time} of {} in time at twice the capacity", jobs.len());
     assert_eq!(outcome.latencies.iter().flatten().count() + outcome.refused, jobs.len());
 }
 

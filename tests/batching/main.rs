@@ -1,7 +1,7 @@
 //! The batching policy on a virtual clock, with recorded cost tables: ratios without noise.
 //!
 //! `goals` compares it with the best that settings without learning can do, `failures` holds what can go wrong and must not,
-//! `fairness` a tenant that floods the worker, `background` rows that give way to jobs.
+//! `fairness` a tenant that floods the worker, `background` rows that give way to jobs, `scatter` a machine that is shared.
 
 #![allow(
     clippy::unwrap_used,
@@ -18,5 +18,6 @@ mod background;
 mod failures;
 mod fairness;
 mod goals;
+mod scatter;
 mod simulator;
 mod tables;

@@ -46,6 +46,8 @@ pub(crate) struct Machine<'a> {
     pub(crate) is_warm: &'a dyn Fn(usize, usize) -> bool,
     /// Share by which costs scatter.
     pub(crate) noise: f64,
+    /// Which share of the batches is held up, and how many times as long it takes.
+    pub(crate) stalls: (f64, f64),
 }
 
 /// A machine without noise or plans.
@@ -55,7 +57,7 @@ pub(crate) fn machine<'a>(
     cost: &'a dyn Fn(usize, usize, f64) -> f64,
 ) -> Machine<'a> {
     let bounds = Bounds { max_batch_size, max_batch_tokens: usize::MAX, scope: BatchScope::Shared };
-    Machine { executors, bounds, cost, plan: &|rows, length| (rows, length), is_warm: &|_, _| true, noise: 0.0 }
+    Machine { executors, bounds, cost, plan: &|rows, length| (rows, length), is_warm: &|_, _| true, noise: 0.0, stalls: (0.0, 1.0) }
 }
 
 /// A batch that was run.
@@ -286,7 +288,9 @@ impl Run<'_> {
             assert!(size > 0 && size <= self.machine.bounds.max_batch_size);
             let scatter = 1.0 + self.machine.noise * (2.0 * self.random.uniform() - 1.0);
             let shape = (self.machine.plan)(size, longest);
-            let seconds = (self.machine.cost)(shape.0, shape.1, self.now) * scatter;
+            let (share, times) = self.machine.stalls;
+            let stall = if share > 0.0 && self.random.uniform() < share { times } else { 1.0 };
+            let seconds = (self.machine.cost)(shape.0, shape.1, self.now) * scatter * stall;
             let (was_warm, batch) = ((self.machine.is_warm)(size, longest), self.outcome.batches.len());
             self.outcome.batches.push(Ran {
                 began: self.now,

@@ -1,4 +1,4 @@
-//! How far what was observed is from what was predicted: its far end, and whether it has shifted for good.
+//! How far what was observed is from what was predicted: what to allow for, and whether it has shifted for good.
 
 use std::collections::VecDeque;
 
@@ -6,8 +6,9 @@ use std::collections::VecDeque;
 const KEPT: usize = 256;
 /// What is assumed before anything was observed: a quarter above the prediction.
 const ASSUMED_RATIO: f64 = 1.25;
-/// Which of the kept ratios, counted from the largest, is the 99th percentile.
-const FROM_THE_TOP: usize = 2;
+/// Which of the kept ratios, counted from the largest, is the upper quartile. Not one further up: a batch that is planned for the stall
+/// that hits one in a hundred is small, small batches do less, and then many are late to keep a few from it.
+const FROM_THE_TOP: usize = KEPT / 4;
 /// One observation counts for no more than this, so that a single stall is no shift.
 const MOST: f64 = 0.5;
 /// Half of the shift that is looked for: 25%, as a logarithm.
@@ -40,8 +41,8 @@ impl Drift {
         Self { ratios, sorted, up: Sum::default(), down: Sum::default() }
     }
 
-    /// The 99th percentile of observed over predicted.
-    pub(super) fn far_end(&self) -> f64 {
+    /// The upper quartile of observed over predicted.
+    pub(super) fn margin(&self) -> f64 {
         self.sorted.iter().rev().nth(FROM_THE_TOP).copied().unwrap_or(ASSUMED_RATIO)
     }
 

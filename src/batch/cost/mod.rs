@@ -1,7 +1,7 @@
 //! What a batch of a certain shape costs, learned from the batches that ran.
 //!
-//! `surface` is the smooth part, `sizes` how far batches of a certain size are from it, `drift` the far end of the errors
-//! and whether they have shifted. Fed by the batcher, read by the policy. No clock, no I/O.
+//! `surface` is the smooth part, `sizes` how far batches of a certain size are from it, `drift` how much to allow
+//! for errors and whether they have shifted. Fed by the batcher, read by the policy. No clock, no I/O.
 
 use std::time::Duration;
 
@@ -65,10 +65,10 @@ impl CostModel {
         self.surface.as_ref().map_or(0.0, |surface| surface.seconds(rows, length) * self.sizes.factor(rows))
     }
 
-    /// By which factor one batch in a hundred costs more than expected.
+    /// By which factor one batch in four costs more than expected.
     #[must_use]
-    pub fn far_end(&self) -> f64 {
-        self.drift.far_end()
+    pub fn margin(&self) -> f64 {
+        self.drift.margin()
     }
 
     /// Whether anything was observed.

@@ -6,10 +6,17 @@ use super::explore::Explorer;
 use super::merge::{Merge, Merged};
 use super::overload::worth_keeping;
 use super::turns::Turns;
+use super::yielding::Yielding;
 use super::{Bounds, Costs, Dispatch, Given, Moment, duration, may_share};
 use crate::batch::cost::CostModel;
 use crate::batch::pool::Waiting;
 use crate::telemetry::labels::DispatchReason;
+
+/// A row that has waited for so many times its objective has been passed over for long enough: it has turns again.
+const PASSED_OVER_FROM: f64 = 2.0;
+/// Having waited for so many times its objective it is run before all that has waited for less, and on the way there the share of such
+/// rows in the time is as large as the oldest has come.
+const FIRST_FROM: f64 = 16.0;
 
 /// What the adaptive policy remembers beside costs.
 #[derive(Debug)]
@@ -17,6 +24,7 @@ pub(super) struct Adaptive {
     executors: usize,
     arrivals: Arrivals,
     turns: Turns,
+    passed_over: Yielding,
     explorer: Explorer,
 }
 
@@ -31,12 +39,34 @@ pub(super) struct Candidate<'a> {
     pub(super) apart: f64,
     /// By when it is to be answered; `None` where that is too late already, or given up for the others' sake.
     pub(super) due: Option<Instant>,
+    /// For how many times its objective it has waited, where it was passed over for so long that it has turns again; 0 else.
+    passed_over_for: f64,
+    /// Whether it is its turn now, so that it is run before the others.
+    in_turn: bool,
+}
+
+/// In which order rows are run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Rank {
+    InTurn,
+    InTime,
+    Late,
 }
 
 impl Candidate<'_> {
-    /// What can still be in time first, the earliest due first; then what is late, by its deadline.
-    fn urgency(&self) -> (bool, Instant, u64) {
-        (self.due.is_none(), self.due.unwrap_or(self.waiting.deadline), self.number)
+    const fn rank(&self) -> Rank {
+        match self.due {
+            _ if self.in_turn => Rank::InTurn,
+            Some(_) => Rank::InTime,
+            None => Rank::Late,
+        }
+    }
+
+    /// Of its rank the earliest due first; of what is late, the earliest deadline.
+    fn urgency(&self) -> (Rank, Instant, u64) {
+        let rank = self.rank();
+        let moment = if rank == Rank::Late { self.waiting.deadline } else { self.waiting.due };
+        (rank, moment, self.number)
     }
 }
 
@@ -46,6 +76,7 @@ impl Adaptive {
             executors: executors.max(1),
             arrivals: Arrivals::default(),
             turns: Turns::default(),
+            passed_over: Yielding::default(),
             explorer: Explorer::default(),
         }
     }
@@ -60,12 +91,17 @@ impl Adaptive {
         let costs = Costs { model, plan: moment.plan };
         let given = Given { moment, costs, bounds };
         let mut candidates = candidates(moment, costs, background);
+        let passed_over = PassedOver::among(&candidates);
+        let do_others_wait = passed_over.rows < candidates.len();
+        let have_turn = self.passed_over.has_turn(do_others_wait, passed_over.rows > 0, passed_over.others_for_each());
+        candidates.iter_mut().for_each(|candidate| candidate.in_turn = have_turn && candidate.passed_over_for > 0.0);
         candidates.sort_unstable_by_key(Candidate::urgency);
-        if model.is_known() && !background {
+        let in_turn = candidates.partition_point(|candidate| candidate.in_turn);
+        if let Some(others) = candidates.get_mut(in_turn..).filter(|_| model.is_known() && !background) {
             let per_second = self.arrivals.per_second(moment.pool.arrivals(), moment.now);
-            let kept_from = worth_keeping(&candidates, (per_second, real(self.executors)), given);
-            candidates.iter_mut().take(kept_from).for_each(|given_up| given_up.due = None);
-            candidates.rotate_left(kept_from);
+            let kept_from = worth_keeping(others, (per_second, real(self.executors)), given);
+            others.iter_mut().take(kept_from).for_each(|given_up| given_up.due = None);
+            others.rotate_left(kept_from);
         }
         let rows = candidates.iter().map(|candidate| (&candidate.waiting.tenant, candidate.apart));
         let others = moment.pool.of_kind(!background).map(|(_, _, waiting)| &waiting.tenant);
@@ -78,6 +114,12 @@ impl Adaptive {
             // Before anything is known, rows count alike.
             let share = if apart > 0.0 { candidate.apart / apart * merged.expected } else { 1.0 };
             self.turns.charge(&candidate.waiting.tenant, share);
+        }
+        if batch.iter().any(|candidate| candidate.in_turn) {
+            self.passed_over.had_turn();
+        } else if passed_over.rows > 0 {
+            let price = passed_over.price(given);
+            self.passed_over.give_way(if model.is_known() { merged.expected } else { price }, price);
         }
         self.explorer.earn(merged.expected);
         Some(Dispatch {
@@ -104,10 +146,42 @@ impl Adaptive {
             .copied()
             .collect();
         neighbours
-            .sort_unstable_by_key(|other| (other.due.is_none(), other.length.abs_diff(first.length), other.urgency()));
+            .sort_unstable_by_key(|other| (other.rank(), other.length.abs_diff(first.length), other.urgency()));
         merge.fill(&neighbours, share);
         self.explorer.vary(&mut merge, &neighbours, share);
         merge.finish()
+    }
+}
+
+/// The rows that were passed over for so long that they have turns again.
+#[derive(Debug, Clone, Copy, Default)]
+struct PassedOver {
+    rows: usize,
+    longest: usize,
+    /// For how many times its objective the one has waited that was for the longest.
+    most: f64,
+}
+
+impl PassedOver {
+    fn among(candidates: &[Candidate<'_>]) -> Self {
+        let those = candidates.iter().filter(|candidate| candidate.passed_over_for > 0.0);
+        those.fold(Self::default(), |sum, row| Self {
+            rows: sum.rows + 1,
+            longest: sum.longest.max(row.length),
+            most: sum.most.max(row.passed_over_for),
+        })
+    }
+
+    /// How many batches of other rows are run for each of theirs: none, once the oldest has waited for too long.
+    fn others_for_each(self) -> f64 {
+        (FIRST_FROM / self.most.max(PASSED_OVER_FROM) - 1.0).max(0.0)
+    }
+
+    /// What a batch of them costs, which may not have room for all.
+    fn price(self, given: Given<'_>) -> f64 {
+        let Bounds { max_batch_size, max_batch_tokens, .. } = given.bounds;
+        let most = max_batch_size.min(max_batch_tokens / self.longest.max(1)).max(1);
+        given.costs.seconds(self.rows.min(most), self.longest)
     }
 }
 
@@ -143,7 +217,7 @@ fn real(count: usize) -> f64 {
 }
 
 fn candidates<'a>(moment: Moment<'a>, costs: Costs<'a>, background: bool) -> Vec<Candidate<'a>> {
-    let far_end = costs.model.far_end();
+    let margin = costs.model.margin();
     // Neighbours in the pool are often of one length.
     let mut last = (usize::MAX, 0.0);
     moment
@@ -155,8 +229,12 @@ fn candidates<'a>(moment: Moment<'a>, costs: Costs<'a>, background: bool) -> Vec
                 last = (length, costs.seconds(1, length));
             }
             let apart = last.1;
-            let due = Some(waiting.due).filter(|due| moment.now + duration(apart * far_end) <= *due);
-            Candidate { position, number, waiting, length, apart, due }
+            let due = Some(waiting.due).filter(|due| moment.now + duration(apart * margin) <= *due);
+            let objective = waiting.due.saturating_duration_since(waiting.arrived);
+            let waited = moment.now.saturating_duration_since(waiting.arrived).as_secs_f64()
+                / objective.as_secs_f64().max(f64::MIN_POSITIVE);
+            let passed_over_for = if waited >= PASSED_OVER_FROM { waited } else { 0.0 };
+            Candidate { position, number, waiting, length, apart, due, passed_over_for, in_turn: false }
         })
         .collect()
 }

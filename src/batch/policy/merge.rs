@@ -62,9 +62,10 @@ impl<'a> Merge<'a> {
 
     /// Lets those of `neighbours` join that save work, until there are `share` rows.
     ///
-    /// A plan may have room for more rows than it is run for: then a row that does not pay by itself may do so together with
-    /// those after it. `self.state` is where the batch last paid; rows beyond it are on trial. So are those with which the batch
-    /// is one that is not compiled for: it would be run in parts that are, which saves nothing.
+    /// A row that does not pay by itself may do so together with those after it: a plan may have room for more rows than it is run for,
+    /// and what is known of one size may be off by more than the step to the next saves. `self.state` is where the batch
+    /// last paid; rows beyond it are on trial. So are those with which the batch is one that is not compiled for: it would
+    /// be run in parts that are, which saves nothing. A longer row has to pay by itself, since all would be filled up to it.
     pub(super) fn fill(&mut self, neighbours: &[Candidate<'a>], share: usize) {
         let size = share.min(self.bounds.max_batch_size).max(1);
         let mut settled = self.rows.len();
@@ -84,23 +85,25 @@ impl<'a> Merge<'a> {
                 }
             };
             self.rows.push(*candidate);
-            trial = joined;
+            let before = std::mem::replace(&mut trial, joined);
             let pays = self.pays(trial, self.rows.len() - settled, settled, neighbours.len() - place);
             if pays && self.is_warm(self.rows.len(), trial.longest) {
                 self.state = trial;
                 settled = self.rows.len();
                 self.missed = None;
             } else if pays {
-                reason = DispatchReason::Cold;
                 self.missed = Some((self.rows.len(), trial.longest));
             } else {
-                reason = DispatchReason::Costly;
                 let room = (self.costs.plan)(settled + 1, trial.longest).0;
-                if self.rows.len() >= room {
-                    self.rows.truncate(settled);
-                    trial = self.state;
+                if self.rows.len() >= room && trial.longest > self.state.longest {
+                    reason = DispatchReason::Costly;
+                    self.rows.pop();
+                    trial = before;
                 }
             }
+        }
+        if self.rows.len() > settled {
+            reason = if self.missed.is_some() { DispatchReason::Cold } else { DispatchReason::Costly };
         }
         self.rows.truncate(settled);
         self.reason = reason;
@@ -114,7 +117,7 @@ impl<'a> Merge<'a> {
             return Err(DispatchReason::Full);
         }
         let due = before.due.into_iter().chain(candidate.due).min();
-        if due.is_some_and(|due| self.now + self.costs.at_worst(size, longest) > due) {
+        if due.is_some_and(|due| self.now + self.costs.with_margin(size, longest) > due) {
             return Err(DispatchReason::Due);
         }
         let expected = self.costs.seconds(size, longest);

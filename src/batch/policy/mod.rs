@@ -2,14 +2,14 @@
 //!
 //! The adaptive policy takes whose `turns` it is, drops under `overload` what cannot be kept, merges what saves work
 //! (`merge`) and now and then tries a size of which it knows little (`explore`). `fixed` holds the policies that learn
-//! nothing: yardsticks. Under each, `background` says when rows have a turn that give way to jobs.
+//! nothing: yardsticks. Under each, `yielding` says when rows have a turn that give way to jobs.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 
 use self::adaptive::Adaptive;
-use self::background::Background;
+use self::yielding::Yielding;
 use super::cost::CostModel;
 use super::pool::{Pool, Waiting};
 pub use super::row::BatchScope;
@@ -17,13 +17,15 @@ use crate::settings::BatchingPolicy;
 use crate::telemetry::labels::DispatchReason;
 
 mod adaptive;
-mod background;
 mod explore;
 mod fixed;
 mod merge;
 mod overload;
 mod turns;
+mod yielding;
 
+/// Batches, by their cost, that jobs run for each of the background, while both wait.
+const JOBS_FOR_EACH: f64 = 15.0;
 /// What rows may cost more than the cheapest, in batches that are as good.
 const AS_GOOD: f64 = 1.1;
 
@@ -94,14 +96,14 @@ pub struct Policy {
     bounds: Bounds,
     costs: CostModel,
     adaptive: Adaptive,
-    background: Background,
+    background: Yielding,
 }
 
 impl Policy {
     /// A policy for a model with so many executors, which begins with what is known of its costs.
     #[must_use]
     pub fn new(kind: BatchingPolicy, bounds: Bounds, executors: usize, costs: CostModel) -> Self {
-        Self { kind, bounds, costs, adaptive: Adaptive::new(executors), background: Background::default() }
+        Self { kind, bounds, costs, adaptive: Adaptive::new(executors), background: Yielding::default() }
     }
 
     /// What one of the idle executors is to do now.
@@ -110,13 +112,17 @@ impl Policy {
         let pool = moment.pool;
         let longest = pool.of_kind(true).map(|(_, _, waiting)| waiting.row.length).max();
         let largest = longest.map(|longest| (self.best_size(moment.plan, longest), longest));
-        let background = self.background.has_turn(pool.of_kind(false).next().is_some(), largest.is_some());
+        let do_jobs_wait = pool.of_kind(false).next().is_some();
+        let background = self.background.has_turn(do_jobs_wait, largest.is_some(), JOBS_FOR_EACH);
         let bounds = match largest {
             // A job that comes waits for such a batch to end: it is no larger than it pays.
             Some((size, _)) if background => Bounds { max_batch_size: size, ..self.bounds },
             Some(_) | None => self.bounds,
         };
         let decision = self.decide_among(background, bounds, moment);
+        if background && matches!(decision, Decision::Run(_)) {
+            self.background.had_turn();
+        }
         if let (Decision::Run(dispatch), Some(largest), false) = (&decision, largest, background) {
             // Before costs are known, batches count alike.
             let seconds = if self.costs.is_known() { dispatch.expected.as_secs_f64() } else { 1.0 };
@@ -209,9 +215,9 @@ impl Costs<'_> {
         self.model.seconds(rows, length)
     }
 
-    /// How long such a batch runs at worst, but for one in a hundred.
-    fn at_worst(&self, rows: usize, length: usize) -> Duration {
-        duration(self.seconds(rows, length) * self.model.far_end())
+    /// How long such a batch runs, with a margin.
+    fn with_margin(&self, rows: usize, length: usize) -> Duration {
+        duration(self.seconds(rows, length) * self.model.margin())
     }
 }
 

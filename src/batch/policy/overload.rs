@@ -42,10 +42,10 @@ pub(super) fn worth_keeping(rows: &[Candidate<'_>], (arrivals, executors): (f64,
     best.0
 }
 
-/// The largest batch of rows like `row` that surely ends within `slack`, and what it costs.
+/// The largest batch of rows like `row` that is likely to end within `slack`, and what it costs.
 fn largest_within(slack: f64, row: &Candidate<'_>, costs: Costs<'_>, most: usize) -> (usize, f64) {
-    let far_end = costs.model.far_end();
-    let fits = |size: usize| costs.seconds(size, row.length) * far_end <= slack;
+    let margin = costs.model.margin();
+    let fits = |size: usize| costs.seconds(size, row.length) * margin <= slack;
     let (mut low, mut high) = (1, most);
     while low < high {
         let middle = (low + high).div_ceil(2);

@@ -77,6 +77,23 @@ fn the_best_size_is_the_smallest_that_is_about_as_good_as_any() {
 }
 
 #[test]
+fn a_size_that_does_not_pay_is_no_end_to_one_that_does() {
+    let (now, plan) = (Instant::now(), |rows, length| (rows, length));
+    let mut policy = Policy::new(ADAPTIVE, bounds(8), 2, CostModel::default());
+    for round in 0..60 {
+        let rows = [1_u32, 2, 4, 8][round % 4];
+        // What is known of two rows is off: as if two cost more than twice as much as one.
+        let off = if rows == 2 { 1.8 } else { 1.0 };
+        policy.ran((rows as usize, 8), Duration::from_secs_f64(off * (0.004 + 0.004 * f64::from(rows))));
+    }
+    assert!(policy.costs().seconds(2, 8) > 2.0 * policy.costs().seconds(1, 8));
+    let pool = pool(now, &[(8, false, 0); 8]);
+    let moment = Moment { pool: &pool, idle: 1, plan: &plan, warm: &|_, _| true, now };
+    let Decision::Run(dispatch) = policy.decide(moment) else { panic!("nothing is run") };
+    assert_eq!((dispatch.positions.len(), dispatch.reason), (8, DispatchReason::Drained));
+}
+
+#[test]
 fn a_batch_is_bounded_in_tokens_and_filled_with_what_still_fits() {
     let rows = [(40, false, 0), (45, false, 0), (50, false, 0), (30, false, 0), (10, false, 0)];
     let tokens = |max_batch_tokens| batch(ADAPTIVE, &rows, 1, Bounds { max_batch_tokens, ..bounds(32) });
