@@ -1,4 +1,4 @@
-//! A tenant that floods the worker, and one that does not.
+//! A tenant that floods the worker, and one that does not: whose rows are in whose batches.
 
 use inferq::batch::cost::CostModel;
 use inferq::batch::policy::{BatchScope, Bounds};
@@ -39,4 +39,33 @@ fn a_flood_leaves_the_latency_of_others_within_twice_that_on_a_busy_worker() {
             "{scope:?}: busy {busy:?}, flooded {flooded:?}"
         );
     }
+}
+
+/// A tenant of many small demands was held to one row a batch: the rest of each batch of its was filled with rows of the flood, so that
+/// it took as long as eight rows do, and the quiet tenant had an eighth of the machine and no half.
+#[test]
+fn a_flood_takes_no_places_in_the_batches_of_others() {
+    let cost = |rows: usize, length: usize, _: f64| TOPIC.seconds(rows, length);
+    let bounds = Bounds { max_batch_size: 8, max_batch_tokens: 1_024, scope: BatchScope::Shared };
+    let machine = Machine { noise: 0.05, bounds, ..machine(2, 8, &cost) };
+    let outcome = |quiet: &[Job], flood: usize| {
+        let flood = (0..flood).map(|_| Job { tenant: "flood", ..job(0.5, 128, 1.0) });
+        let mut jobs: Vec<Job> = quiet.iter().copied().chain(flood).collect();
+        jobs.sort_by(|a, b| a.arrives.total_cmp(&b.arrives));
+        let outcome = simulate(BatchingPolicy::Adaptive, &machine, &jobs, CostModel::default());
+        let of_quiet =
+            jobs.iter().zip(&outcome.latencies).filter(|(job, _)| job.tenant == "quiet" && job.arrives > 0.6);
+        let latencies: Vec<f64> = of_quiet.map(|(_, latency)| latency.unwrap()).collect();
+        let mean = latencies.iter().sum::<f64>() / latencies.len() as f64;
+        let during = outcome.batches.iter().filter(|batch| (0.6..2.6).contains(&batch.began));
+        (mean, during.map(|batch| batch.jobs.len()).sum::<usize>() as f64 / 2.0)
+    };
+    // Two hundred small demands a second, a fourth of what the machine does row by row.
+    let quiet: Vec<Job> =
+        poisson(33, 600, 200.0, &[128], 1.0).into_iter().map(|job| Job { tenant: "quiet", ..job }).collect();
+    let ((alone, _), (beside, rows), (_, most)) =
+        (outcome(&quiet, 0), outcome(&quiet, 5_000), outcome(&quiet[..1], 5_000));
+    println!("alone {alone} s, beside a flood {beside} s; {rows} rows a second, {most} of the flood alone");
+    assert!(beside <= 4.0 * alone, "alone {alone} s, beside a flood {beside} s");
+    assert!(rows >= 0.9 * most, "{rows} rows a second, {most} of the flood alone");
 }

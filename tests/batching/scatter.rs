@@ -58,7 +58,9 @@ fn at_every_load_as_many_are_in_time_as_with_the_best_static_setting() {
             let median = outcomes.iter().map(|outcome| outcome.quantile(0.5, WARM_UP)).fold(f64::INFINITY, f64::min);
             let adaptive = run(ADAPTIVE, &jobs, lengths);
             let (ours, our_median) = (in_time(&adaptive, objective(lengths)), adaptive.quantile(0.5, WARM_UP));
-            println!("{name}, {load}: in time {ours:.3}, {best:.3} at best; median {our_median:.4} s, {median:.4} s at best");
+            println!(
+                "{name}, {load}: in time {ours:.3}, {best:.3} at best; median {our_median:.4} s, {median:.4} s at best"
+            );
             assert!(ours >= 0.97 * best, "{name}, {load}: {ours} in time, {best} with the best static setting");
             assert!(median >= 0.97 * our_median, "{name}, {load}: median {our_median} s, {median} s at best");
         }

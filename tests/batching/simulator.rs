@@ -57,7 +57,15 @@ pub(crate) fn machine<'a>(
     cost: &'a dyn Fn(usize, usize, f64) -> f64,
 ) -> Machine<'a> {
     let bounds = Bounds { max_batch_size, max_batch_tokens: usize::MAX, scope: BatchScope::Shared };
-    Machine { executors, bounds, cost, plan: &|rows, length| (rows, length), is_warm: &|_, _| true, noise: 0.0, stalls: (0.0, 1.0) }
+    Machine {
+        executors,
+        bounds,
+        cost,
+        plan: &|rows, length| (rows, length),
+        is_warm: &|_, _| true,
+        noise: 0.0,
+        stalls: (0.0, 1.0),
+    }
 }
 
 /// A batch that was run.

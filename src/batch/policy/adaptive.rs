@@ -1,5 +1,7 @@
 //! The adaptive policy: earliest due first, with the neighbours that save work. Nothing ever waits for company.
 
+use std::sync::Arc;
+
 use tokio::time::Instant;
 
 use super::explore::Explorer;
@@ -139,18 +141,33 @@ impl Adaptive {
         if first.waiting.alone {
             return merge.done(DispatchReason::Alone);
         }
-        let scope = given.bounds.scope;
-        let mut neighbours: Vec<Candidate<'a>> = candidates
-            .iter()
-            .filter(|other| other.position != first.position && may_share(first.waiting, other.waiting, scope))
-            .copied()
-            .collect();
-        neighbours
-            .sort_unstable_by_key(|other| (other.rank(), other.length.abs_diff(first.length), other.urgency()));
+        let Bounds { scope, .. } = given.bounds;
+        let full = given.costs.best_size(first.length, given.bounds.most(first.length));
+        let floods = floods(candidates, full);
+        let may_join = |other: &Candidate<'a>| {
+            let (own, tenant) = (&first.waiting.tenant, &other.waiting.tenant);
+            may_share(first.waiting, other.waiting, scope) && (own == tenant || !floods.contains(&tenant))
+        };
+        let others = candidates.iter().filter(|other| other.position != first.position);
+        let mut neighbours: Vec<Candidate<'a>> = others.filter(|other| may_join(other)).copied().collect();
+        neighbours.sort_unstable_by_key(|other| (other.rank(), other.length.abs_diff(first.length), other.urgency()));
         merge.fill(&neighbours, share);
         self.explorer.vary(&mut merge, &neighbours, share);
         merge.finish()
     }
+}
+
+/// The tenants that have enough rows waiting for a batch of `full` rows of their own: they need no place in those of others, whose rows
+/// would be longer under way by it.
+fn floods<'a>(candidates: &[Candidate<'a>], full: usize) -> Vec<&'a Arc<str>> {
+    let mut tenants: Vec<(&Arc<str>, usize)> = Vec::new();
+    for Candidate { waiting, .. } in candidates {
+        match tenants.iter_mut().find(|(tenant, _)| **tenant == waiting.tenant) {
+            Some((_, rows)) => *rows += 1,
+            None => tenants.push((&waiting.tenant, 1)),
+        }
+    }
+    tenants.into_iter().filter(|(_, rows)| *rows >= full).map(|(tenant, _)| tenant).collect()
 }
 
 /// The rows that were passed over for so long that they have turns again.
@@ -179,9 +196,7 @@ impl PassedOver {
 
     /// What a batch of them costs, which may not have room for all.
     fn price(self, given: Given<'_>) -> f64 {
-        let Bounds { max_batch_size, max_batch_tokens, .. } = given.bounds;
-        let most = max_batch_size.min(max_batch_tokens / self.longest.max(1)).max(1);
-        given.costs.seconds(self.rows.min(most), self.longest)
+        given.costs.seconds(self.rows.min(given.bounds.most(self.longest)), self.longest)
     }
 }
 

@@ -40,6 +40,13 @@ pub struct Bounds {
     pub scope: BatchScope,
 }
 
+impl Bounds {
+    /// Rows of `length` at most.
+    fn most(&self, length: usize) -> usize {
+        self.max_batch_size.min(self.max_batch_tokens / length.max(1)).max(1)
+    }
+}
+
 /// The rows and the length that a batch of some rows and some length is filled up to.
 pub type Plan<'a> = &'a dyn Fn(usize, usize) -> (usize, usize);
 
@@ -176,22 +183,12 @@ impl Policy {
     /// more each than those of any other. The most that may be, where nothing is known or nothing is learned.
     #[must_use]
     pub fn best_size(&self, plan: Plan<'_>, length: usize) -> usize {
-        let by_tokens = self.bounds.max_batch_tokens / length.max(1);
-        let most = self.bounds.max_batch_size.min(by_tokens).max(1);
+        let most = self.bounds.most(length);
         match self.kind {
             BatchingPolicy::Single => 1,
             BatchingPolicy::Fifo { max_tokens } => most.min(max_tokens / length.max(1)).max(1),
             BatchingPolicy::Delay { .. } => most,
-            BatchingPolicy::Adaptive if !self.costs.is_known() => most,
-            BatchingPolicy::Adaptive => {
-                let costs = Costs { model: &self.costs, plan };
-                #[expect(clippy::cast_precision_loss, reason = "rows of a batch")]
-                let each = |rows: usize| costs.seconds(rows, length) / rows as f64;
-                let doubled = std::iter::successors(Some(1_usize), |rows| rows.checked_mul(2));
-                let sizes = doubled.take_while(|rows| *rows < most).chain([most]);
-                let best = sizes.clone().map(each).fold(f64::INFINITY, f64::min);
-                sizes.into_iter().find(|rows| each(*rows) <= best * AS_GOOD).unwrap_or(most)
-            }
+            BatchingPolicy::Adaptive => Costs { model: &self.costs, plan }.best_size(length, most),
         }
     }
 
@@ -210,6 +207,19 @@ struct Costs<'a> {
 }
 
 impl Costs<'_> {
+    /// See [`Policy::best_size`]; at `most` rows.
+    fn best_size(&self, length: usize, most: usize) -> usize {
+        if !self.model.is_known() {
+            return most;
+        }
+        #[expect(clippy::cast_precision_loss, reason = "rows of a batch")]
+        let each = |rows: usize| self.seconds(rows, length) / rows as f64;
+        let doubled = std::iter::successors(Some(1_usize), |rows| rows.checked_mul(2));
+        let sizes = doubled.take_while(|rows| *rows < most).chain([most]);
+        let best = sizes.clone().map(each).fold(f64::INFINITY, f64::min);
+        sizes.into_iter().find(|rows| each(*rows) <= best * AS_GOOD).unwrap_or(most)
+    }
+
     fn seconds(&self, rows: usize, length: usize) -> f64 {
         let (rows, length) = (self.plan)(rows, length);
         self.model.seconds(rows, length)
