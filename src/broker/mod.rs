@@ -132,7 +132,7 @@ pub enum PublishError {
     Unavailable(String),
 }
 
-/// Publishes messages, mandatory and persistent, and waits for the broker's confirm.
+/// Publishes messages, persistent and, unless a publisher says otherwise, mandatory, and waits for the broker's confirm.
 pub trait Publisher: Send + Sync + 'static {
     /// Publishes `message` to `address` and resolves once the broker has confirmed, returned or refused it.
     ///

@@ -24,7 +24,7 @@ impl Announcing {
     pub(super) fn start(settings: &Settings, parts: &Parts) -> Result<Option<Self>, EndpointError> {
         let Some(interval) = settings.discovery.announce_interval else { return Ok(None) };
         let publisher = match ChannelPool::new(&settings.broker) {
-            Ok(publisher) => publisher,
+            Ok(publisher) => publisher.for_whoever_listens(),
             Err(error) => {
                 tracing::error!(%error, "the models are not announced");
                 return Ok(None);

@@ -43,6 +43,16 @@ async fn many_tasks_share_the_channels_and_keep_their_answers() {
     pool.close().await;
 }
 
+#[tokio::test]
+async fn what_is_for_whoever_listens_is_confirmed_though_nobody_does() {
+    let (_rabbit, pool) = pool(1).await;
+    let returned = soon("a return", pool.publish(&nowhere(), message("needed"))).await;
+    assert!(matches!(returned, Err(PublishError::Returned { .. })), "{returned:?}");
+    let announced = pool.clone().for_whoever_listens();
+    soon("a confirm", announced.publish(&nowhere(), message("for whoever listens"))).await.unwrap();
+    pool.close().await;
+}
+
 /// Regression: a channel whose publish was given up went back to the pool. Where the broker confirmed that publish and the
 /// next one together, the next one's returned message went to the other: it was lost, and called confirmed.
 #[tokio::test]

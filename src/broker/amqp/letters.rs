@@ -15,7 +15,7 @@ use super::connect::{ConnectError, close_channel, connect};
 use super::connected::Connected;
 use super::convert;
 use super::endpoint::Endpoint;
-use super::publisher::{confirm_channel, publish_one, returned_error};
+use super::publisher::{Heard, confirm_channel, publish_one, returned_error};
 use crate::broker::{Address, PublishError};
 use crate::protocol::properties::Message;
 use crate::settings::BrokerSettings;
@@ -133,7 +133,8 @@ impl LetterBox {
     }
 
     async fn publish(&self, address: &Address, message: &Message) -> Result<(), PublishError> {
-        let confirm = publish_one(&self.publishing, address, message).await.map_err(PublishError::Unavailable)?;
+        let confirm =
+            publish_one(&self.publishing, address, message, Heard::Needed).await.map_err(PublishError::Unavailable)?;
         match confirm.await.map_err(|error| PublishError::Unavailable(error.to_string()))? {
             Confirmation::Ack(None) => Ok(()),
             Confirmation::Ack(Some(_)) => Err(returned_error(address)),

@@ -14,7 +14,7 @@ use tokio::time::timeout;
 use super::connect::{ConnectError, close_channel, connect};
 use super::connected::Connected;
 use super::endpoint::Endpoint;
-use super::publisher::{confirm_channel, publish_one, returned_error};
+use super::publisher::{Heard, confirm_channel, publish_one, returned_error};
 use crate::broker::{Address, Confirmed, PublishError, Publisher};
 use crate::protocol::properties::Message;
 use crate::settings::BrokerSettings;
@@ -75,6 +75,7 @@ impl Drop for Borrowed {
 pub struct ChannelPool {
     pool: Pool<Channels>,
     limit: Duration,
+    heard: Heard,
 }
 
 impl ChannelPool {
@@ -89,7 +90,13 @@ impl ChannelPool {
         let pool = Pool::builder(channels).max_size(settings.publisher_channels.max(1)).build().map_err(|error| {
             ConnectError::NoAnswer { uri: shown.clone(), reason: format!("the channel pool: {error}") }
         })?;
-        Ok(Self { pool, limit: settings.publish_timeout })
+        Ok(Self { pool, limit: settings.publish_timeout, heard: Heard::Needed })
+    }
+
+    /// The same pool, for messages that are for whoever listens: the broker confirms them though nobody does.
+    #[must_use]
+    pub fn for_whoever_listens(self) -> Self {
+        Self { heard: Heard::Optional, ..self }
     }
 
     /// Opens the first channel: says early whether a broker answers.
@@ -123,7 +130,7 @@ impl ChannelPool {
     async fn publish_on_a_channel(&self, address: &Address, message: &Message) -> Result<Confirmed, PublishError> {
         let unavailable = |reason: String| PublishError::Unavailable(reason);
         let borrowed = Borrowed(Some(self.pool.get().await.map_err(|error| unavailable(error.to_string()))?));
-        let confirm = publish_one(borrowed.channel()?, address, message).await.map_err(unavailable)?;
+        let confirm = publish_one(borrowed.channel()?, address, message, self.heard).await.map_err(unavailable)?;
         let confirmation = confirm.await.map_err(|error| unavailable(error.to_string()))?;
         borrowed.give_back();
         match confirmation {

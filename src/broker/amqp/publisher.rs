@@ -122,7 +122,7 @@ fn answer_all(batch: &mut Vec<PublishRequest>, answers: Vec<Answer>) {
 async fn publish_batch(channel: &Channel, batch: &[PublishRequest]) -> Result<Vec<Answer>, String> {
     let mut confirms = Vec::with_capacity(batch.len());
     for request in batch {
-        confirms.push(publish_one(channel, &request.address, &request.message).await?);
+        confirms.push(publish_one(channel, &request.address, &request.message, Heard::Needed).await?);
     }
     let mut returned = HashSet::new();
     let mut confirmations = Vec::with_capacity(batch.len());
@@ -170,17 +170,27 @@ pub(super) fn returned_error(address: &Address) -> PublishError {
     }
 }
 
-/// Hands one message to the channel, mandatory and persistent.
+/// Whether a message is to come back where no queue is bound for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Heard {
+    /// It is: `mandatory`.
+    Needed,
+    /// It is for whoever listens, and nobody may.
+    Optional,
+}
+
+/// Hands one message to the channel, persistent.
 pub(super) async fn publish_one(
     channel: &Channel,
     address: &Address,
     message: &Message,
+    heard: Heard,
 ) -> Result<PublisherConfirm, String> {
     channel
         .basic_publish(
             (&*address.exchange).into(),
             (&*address.routing_key).into(),
-            BasicPublishOptions { mandatory: true, immediate: false },
+            BasicPublishOptions { mandatory: heard == Heard::Needed, immediate: false },
             &message.body,
             convert::to_lapin(&message.properties),
         )
