@@ -130,6 +130,8 @@ pub const SURVIVED_LOSS: Duration = Duration::from_secs(60);
 
 /// How long queues that hand out one message at a time are left alone once they were found empty, and at the beginning.
 pub const SINGLY_PAUSE: Duration = Duration::from_secs(1);
+/// The same at the beginning, where there is no other work.
+pub const SINGLY_IDLE_PAUSE: Duration = Duration::from_millis(100);
 /// Unsettled deliveries a consumer may have: quorum queues cap the prefetch here.
 pub const MAX_PREFETCH: u16 = 2_000;
 /// How often a worker looks whether its prefetch suits what it can do.

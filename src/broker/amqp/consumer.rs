@@ -90,7 +90,10 @@ impl Drop for AmqpConsumer {
 /// prefetch has changed gives its place to another one, and is emptied.
 pub(super) async fn forward(mut tap: Tap, outlet: Outlet, mut phases: watch::Receiver<Phase>) -> Result<(), String> {
     let queue = Arc::clone(&tap.queue);
-    let ours = |delivery| translate(delivery, Arc::clone(&queue), outlet.settlements.clone());
+    let ours = |delivery| {
+        outlet.unsettled.delivered();
+        translate(delivery, Arc::clone(&queue), outlet.settlements.clone())
+    };
     loop {
         let tapped = tokio::select! {
             biased;

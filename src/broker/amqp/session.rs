@@ -15,8 +15,8 @@ use super::connected::Connected;
 use super::consumer::forward;
 use super::declare::declare;
 use super::publisher::{confirm_channel, publish_requests};
-use super::settle::settle;
-use super::singly::take_singly;
+use super::settle::{Unsettled, settle};
+use super::singly::Singly;
 use super::supervisor::{Links, Phase, reached};
 use super::tap::Taps;
 use crate::broker::receipt::Settled;
@@ -69,20 +69,22 @@ impl Session {
         let unsettled = usize::from(config.prefetch.most()).saturating_mul(2 * config.queues.prefetched.len().max(1));
         let (settlements, settled) = mpsc::channel(unsettled);
         let mut settling = JoinSet::new();
-        settling.spawn(settle(channel.clone(), settled, config.publish_timeout));
+        let unsettled = Unsettled::default();
+        settling.spawn(settle(channel.clone(), settled, unsettled.clone(), config.publish_timeout));
         let mut forwarders = JoinSet::new();
         let taps = Taps::new(channel.clone(), limit);
         for queue in &config.queues.prefetched {
             let tap = taps.open(queue, config.prefetch.clone()).await?;
-            let outlet = Outlet { deliveries: links.deliveries.clone(), settlements: settlements.clone() };
+            let (deliveries, settlements) = (links.deliveries.clone(), settlements.clone());
+            let outlet = Outlet { deliveries, settlements, unsettled: unsettled.clone() };
             forwarders.spawn(forward(tap, outlet, links.phases.clone()));
         }
         if !config.queues.singly.is_empty() {
             let channel = answered(limit, || "a channel".to_owned(), consuming.create_channel()).await?;
+            channels.push(channel.clone());
             let queues = config.queues.singly.iter().map(|queue| queue.as_str().into()).collect();
-            let (deliveries, phases) = (links.deliveries.clone(), links.phases.clone());
-            forwarders.spawn(take_singly(channel.clone(), queues, deliveries, limit, phases));
-            channels.push(channel);
+            let singly = Singly { channel, queues, deliveries: links.deliveries.clone(), others: unsettled, limit };
+            forwarders.spawn(singly.take(links.phases.clone()));
         }
         channels.push(channel);
         Ok(Self { consuming, publishing, channels, forwarders, settling, publishers, watchers })
@@ -170,6 +172,8 @@ async fn open_publishing(config: &Config) -> Result<(Connected, Vec<Channel>), C
 pub(super) struct Outlet {
     pub(super) deliveries: mpsc::Sender<crate::broker::Delivery>,
     pub(super) settlements: mpsc::Sender<Settled>,
+    /// Counts what goes through.
+    pub(super) unsettled: Unsettled,
 }
 
 /// A publishing channel ends by itself only when every publisher is dropped: whoever only consumes needs none.

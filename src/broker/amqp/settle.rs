@@ -4,6 +4,8 @@
 //! settled; a straggler in the middle is acknowledged singly once it has waited `ACK_COALESCE`.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use lapin::Channel;
@@ -17,10 +19,31 @@ use crate::limits::ACK_COALESCE;
 /// Settlements handled before the gathered acknowledgements are sent.
 const GATHER: usize = 256;
 
+/// How many deliveries of a channel are not settled yet.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Unsettled(Arc<AtomicUsize>);
+
+impl Unsettled {
+    /// One more has come.
+    pub(super) fn delivered(&self) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn settled(&self, count: usize) {
+        self.0.fetch_sub(count, Ordering::Relaxed);
+    }
+
+    /// Whether nothing is under way.
+    pub(super) fn is_none(&self) -> bool {
+        self.0.load(Ordering::Relaxed) == 0
+    }
+}
+
 /// Applies settlements until every receipt of the channel is gone; each may take as long as `limit` to be sent.
 pub(super) async fn settle(
     channel: Channel,
     mut settlements: mpsc::Receiver<Settled>,
+    unsettled: Unsettled,
     limit: Duration,
 ) -> Result<(), String> {
     let mut acks = Acks::default();
@@ -31,6 +54,7 @@ pub(super) async fn settle(
             count = settlements.recv_many(&mut gathered, GATHER) => count > 0,
             () = until(due) => true,
         };
+        unsettled.settled(gathered.len());
         for Settled { tag, settlement } in gathered.drain(..) {
             match settlement {
                 Settlement::Ack => acks.settled(tag, Some(Instant::now())),

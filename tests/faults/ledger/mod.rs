@@ -286,6 +286,13 @@ impl Ledger {
         Some(id)
     }
 
+    /// How long after `since` each job was first answered that was answered later.
+    pub fn answered_after(&self, since: Instant) -> Vec<Duration> {
+        let book = self.book();
+        let replies = book.jobs.values().filter_map(|entry| entry.first_reply);
+        replies.filter_map(|at| at.checked_duration_since(since)).collect()
+    }
+
     /// From the confirm of job `id` to its first reply.
     pub fn latency(&self, id: &str) -> Option<Duration> {
         let book = self.book();
