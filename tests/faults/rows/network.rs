@@ -1,4 +1,4 @@
-//! What a network does to a worker: resets, black holes, latency, narrow lines; and a soak.
+//! What a network does to a worker: resets, black holes, latency, narrow lines.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -6,7 +6,6 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::{Outcome, burst, finish, probe};
-use crate::ledger::Kind;
 use crate::proxy::{Proxy, Weather};
 use crate::report::percentile;
 use crate::stand::Stand;
@@ -104,79 +103,6 @@ pub async fn slow_everything_down(stand: &mut Stand) -> Outcome {
     outcome.demand(reconnects == Some(0), || format!("the broker was connected to again {reconnects:?} times"));
     outcome.demand_no_duplicates();
     outcome
-}
-
-/// Resets all connections again and again while jobs flow gently, and watches what the process holds.
-pub async fn soak(stand: &mut Stand) -> Outcome {
-    let duration = stand.pace.left(Duration::from_secs(24));
-    let between = stand.pace.pick(Duration::from_secs(4), Duration::from_secs(60));
-    let breath = Duration::from_millis(20);
-    let proxy = Proxy::start(vec![stand.broker_address()]).await;
-    let worker = stand.ready_worker(proxy.address).await;
-    let began = Instant::now();
-    let (mut samples, mut recoveries, mut done) = (Vec::new(), Vec::new(), 0);
-    let mut next_reset = began + between;
-    while began.elapsed() < duration {
-        if Instant::now() >= next_reset {
-            proxy.reset_all();
-            recoveries.extend(probe(stand, Instant::now()).await);
-            samples.extend(Holdings::of(worker.health()).await);
-            next_reset += between;
-            done += 1;
-        }
-        stand.ledger.publish_confirmed(Kind::Sound).await;
-        sleep(breath).await;
-    }
-    let mut outcome = finish(stand, worker, recoveries, done).await;
-    // The first third warms up: plans, buffers, allocator.
-    let (early, late) = (samples.get(samples.len() / 3), samples.last());
-    outcome.measured = format!("{done} resets; a third in: {early:?}, at the end: {late:?}");
-    if let (Some(early), Some(late)) = (early, late) {
-        outcome.measured = format!(
-            "{:.1} -> {:.1} MiB, {} -> {} threads, {} -> {} files in {} s",
-            early.mebibytes(),
-            late.mebibytes(),
-            early.threads,
-            late.threads,
-            early.files,
-            late.files,
-            duration.as_secs() * 2 / 3,
-        );
-        // Within seconds of its start a process still fills buffers.
-        let percent = stand.pace.pick(20, 5);
-        outcome.demand(late.is_flat_since(early, percent), || "memory, threads or files grew".to_owned());
-    }
-    outcome.demand(samples.len() >= 3, || format!("only {} samples", samples.len()));
-    outcome
-}
-
-/// What a worker process holds.
-#[derive(Debug, Clone, Copy)]
-struct Holdings {
-    memory_bytes: u64,
-    threads: u64,
-    files: u64,
-}
-
-impl Holdings {
-    async fn of(health: SocketAddr) -> Option<Self> {
-        Some(Self {
-            memory_bytes: metric(health, "inferq_process_resident_memory_bytes").await?,
-            threads: metric(health, "inferq_process_threads").await?,
-            files: metric(health, "inferq_process_open_files").await?,
-        })
-    }
-
-    fn mebibytes(self) -> f64 {
-        self.memory_bytes as f64 / f64::from(1 << 20)
-    }
-
-    /// Some per cent are what an allocator breathes; a thread or file may be on its way out.
-    const fn is_flat_since(&self, early: &Self, percent: u64) -> bool {
-        self.memory_bytes <= early.memory_bytes + early.memory_bytes * percent / 100
-            && self.threads <= early.threads + 2
-            && self.files <= early.files + 2
-    }
 }
 
 /// The prefetch of each consumer of a job queue.
