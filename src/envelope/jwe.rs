@@ -85,12 +85,15 @@ fn base64url() -> Simd {
     Simd::url_safe(NO_PAD)
 }
 
-fn decode_fixed<const BYTES: usize>(segment: &[u8]) -> Option<[u8; BYTES]> {
-    // Decoding a segment of another length is refused before any work is done on it.
-    if segment.len() != (BYTES * 4).div_ceil(3) {
-        return None;
-    }
-    base64url().decode(segment).ok()?.try_into().ok()
+/// Characters of `bytes` bytes in base64url without padding.
+const fn base64_chars(bytes: usize) -> usize {
+    (bytes * 4).div_ceil(3)
+}
+
+/// Decodes the segment of `BYTES` bytes that `body` begins with, and steps over the dot behind it.
+fn split_segment<const BYTES: usize>(body: &[u8]) -> Option<([u8; BYTES], &[u8])> {
+    let (segment, rest) = body.split_at_checked(base64_chars(BYTES))?;
+    Some((base64url().decode(segment).ok()?.try_into().ok()?, rest.strip_prefix(b".")?))
 }
 
 impl<'a> Parts<'a> {
@@ -103,21 +106,17 @@ impl<'a> Parts<'a> {
         parts.filter(|parts| parts.header.len() <= MAX_REPLY_HEADER_CHARS).ok_or(JweError::Form)
     }
 
+    /// All but the header and the ciphertext have one size: they lie where that says. The ciphertext is not looked at here,
+    /// so that a large body costs nothing until its key is known; a dot in it is no base64url, and fails when it is opened.
     fn parse_compact(body: &'a [u8]) -> Option<Self> {
-        let mut segments = body.split(|byte| *byte == b'.');
-        let header = segments.next().filter(|header| header.len() <= MAX_REPLY_HEADER_CHARS)?;
-        let encrypted_key = decode_fixed(segments.next()?)?;
-        let iv = decode_fixed(segments.next()?)?;
-        let ciphertext = segments.next()?;
-        let tag = decode_fixed(segments.next()?)?;
-        segments.next().is_none().then_some(Self {
-            framing: Framing::Compact,
-            header,
-            encrypted_key,
-            iv,
-            ciphertext,
-            tag,
-        })
+        let dot = body.iter().take(MAX_REPLY_HEADER_CHARS + 1).position(|byte| *byte == b'.')?;
+        let (header, rest) = body.split_at_checked(dot)?;
+        let (encrypted_key, rest) = split_segment(rest.strip_prefix(b".")?)?;
+        let (iv, rest) = split_segment(rest)?;
+        let (rest, tag) = rest.split_at_checked(rest.len().checked_sub(base64_chars(TAG_BYTES))?)?;
+        let ciphertext = rest.strip_suffix(b".")?;
+        let tag = base64url().decode(tag).ok()?.try_into().ok()?;
+        Some(Self { framing: Framing::Compact, header, encrypted_key, iv, ciphertext, tag })
     }
 
     fn parse_binary(body: &'a [u8]) -> Option<Self> {
@@ -281,6 +280,25 @@ mod tests {
                 assert!(open(framing, &key(1), &sealed.body[..length]).is_err(), "{framing:?}: cut to {length}");
             }
         }
+    }
+
+    /// The parts are found by their sizes: a part too many must not pass for a ciphertext.
+    #[test]
+    fn a_compact_message_has_five_parts() {
+        let sealed = seal(Framing::Compact, &key(1), b"{}", b"some plaintext").unwrap();
+        for at in 0..=sealed.body.len() {
+            let mut body = sealed.body.to_vec();
+            body.insert(at, b'.');
+            assert!(open(Framing::Compact, &key(1), &body).is_err(), "a dot more at {at}");
+        }
+        let parts: Vec<&[u8]> = sealed.body.split(|byte| *byte == b'.').collect();
+        for left_out in 0..parts.len() {
+            let mut four = parts.clone();
+            four.remove(left_out);
+            assert!(open(Framing::Compact, &key(1), &four.join(&b'.')).is_err(), "without part {left_out}");
+        }
+        let empty = seal(Framing::Compact, &key(1), b"{}", b"").unwrap();
+        assert_eq!(open(Framing::Compact, &key(1), &empty.body).unwrap(), b"");
     }
 
     #[test]
