@@ -194,6 +194,9 @@ impl From<ConnectError> for Failure {
                  broker.url; a broker that asks for one wants broker.tls_certificate_file and broker.tls_key_file"
             }
             ConnectError::Silent { .. } => "look at the broker's log and load; broker.connect_timeout_ms is the limit",
+            ConnectError::Unreadable { .. } => {
+                "give that user read permission on it, or name another user in broker.url: a worker's may, a tenant's may not"
+            }
             ConnectError::Declare { .. } => {
                 "`inferq topology show` prints what is declared; set the key back, or drain and delete the queue that differs"
             }

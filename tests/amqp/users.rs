@@ -2,6 +2,7 @@
 //! out on a node.
 
 use inferq::broker::amqp;
+use inferq::broker::amqp::letters::LetterBox;
 use inferq::broker::topology::Topology;
 use lapin::options::{
     BasicConsumeOptions, BasicPublishOptions, ConfirmSelectOptions, QueueBindOptions, QueueDeclareOptions,
@@ -130,6 +131,18 @@ async fn a_client_needs_no_more_than_its_users_permissions() {
     amqp::remove(&rabbit.settings, &Topology { queues: Vec::new(), ..replies.clone() }).await.unwrap();
     let error = amqp::apply(&settings, &replies).await.unwrap_err().to_string();
     assert!(error.contains("inferq.replies") && error.contains("ACCESS_REFUSED"), "{error}");
+}
+
+/// Regression: whoever may not read dead letters was told that their queue is not there.
+#[tokio::test]
+async fn who_may_not_read_letters_is_told_so() {
+    let rabbit = Rabbit::at(virtual_host().await);
+    amqp::apply(&rabbit.settings, &topology(&rabbit.settings)).await.unwrap();
+    let settings = broker_settings(user(&rabbit.vhost, "tenant", "acme").await.into());
+    let told = LetterBox::open(&settings, "inferq.dead.topic").await.unwrap_err().to_string();
+    assert!(told.contains("may not be read") && told.contains("ACCESS_REFUSED"), "{told}");
+    let missing = LetterBox::open(&rabbit.settings, "inferq.dead.nosuch").await.unwrap_err().to_string();
+    assert!(missing.contains("is not there") && missing.contains("NOT_FOUND"), "{missing}");
 }
 
 #[tokio::test]

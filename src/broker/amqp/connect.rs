@@ -57,6 +57,14 @@ pub enum ConnectError {
         /// The broker's words; they name the argument that differs.
         reason: String,
     },
+    /// This user may not read a queue.
+    #[error("queue `{queue}` may not be read by the user of `broker.url`: {reason}")]
+    Unreadable {
+        /// The queue.
+        queue: String,
+        /// The broker's words.
+        reason: String,
+    },
     /// The connection broke while it was being set up.
     #[error("the broker closed the connection: {0}")]
     Broken(#[from] lapin::Error),
@@ -66,7 +74,8 @@ impl ConnectError {
     /// Whether the broker knows what is asked for and does not allow it.
     pub(super) fn is_forbidden(&self) -> bool {
         match self {
-            Self::Declare { reason, .. } => reason.starts_with("ACCESS_REFUSED"),
+            Self::Declare { reason, .. } => is_access_refused(reason),
+            Self::Unreadable { .. } => true,
             Self::Endpoint(_)
             | Self::NoAnswer { .. }
             | Self::Refused { .. }
@@ -80,7 +89,7 @@ impl ConnectError {
     #[must_use]
     pub fn is_lasting(&self) -> bool {
         match self {
-            Self::Endpoint(_) | Self::Declare { .. } => true,
+            Self::Endpoint(_) | Self::Declare { .. } | Self::Unreadable { .. } => true,
             // A password, virtual host or certificate is set right at the broker as often as here.
             Self::NoAnswer { .. }
             | Self::Refused { .. }
@@ -89,6 +98,11 @@ impl ConnectError {
             | Self::Broken(_) => false,
         }
     }
+}
+
+/// Whether `reason`, in the broker's words, is that the user may not do it.
+pub(super) fn is_access_refused(reason: &str) -> bool {
+    reason.starts_with("ACCESS_REFUSED")
 }
 
 /// Connects to `endpoint` within `limit`.

@@ -40,6 +40,8 @@ impl Drop for Connected {
         if !self.status().connected() {
             return;
         }
+        // Nobody owns this task: whoever would await it has gone without a word, which is why it is needed, and may not wait in a
+        // drop. It ends within the limit of a goodbye, and nothing but this connection depends on it.
         // Without a runtime the process is at its end, and its sockets with it.
         if let Ok(runtime) = Handle::try_current() {
             let connection = Arc::clone(&self.0);

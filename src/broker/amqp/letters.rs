@@ -11,7 +11,7 @@ use lapin::options::{BasicAckOptions, BasicGetOptions};
 use lapin::{Channel, Confirmation, ErrorKind};
 use tokio::time::timeout;
 
-use super::connect::{ConnectError, close_channel, connect};
+use super::connect::{ConnectError, close_channel, connect, is_access_refused};
 use super::connected::Connected;
 use super::convert;
 use super::endpoint::Endpoint;
@@ -68,17 +68,16 @@ impl LetterBox {
     /// not taken for ever.
     ///
     /// # Errors
-    /// See [`ConnectError`]; `Declare` where there is no such queue.
+    /// See [`ConnectError`]; `Declare` where there is no such queue, `Unreadable` where this user may not read it.
     pub async fn open(settings: &BrokerSettings, queue: &str) -> Result<Self, ConnectError> {
         let limit = settings.connect_timeout;
         let connection = connect(&Endpoint::of(settings)?, "inferq dead-letter", limit).await?;
         let taking = connection.create_channel().await?;
         // How many there are is asked by taking one: a quorum queue that is busy answers a declaration with 0.
         let first = take(&taking, queue).await.map_err(|error| match error.kind() {
-            ErrorKind::ProtocolError(fault) if error.is_amqp_soft_error() => ConnectError::Declare {
-                what: format!("queue `{queue}` is not there; it"),
-                reason: fault.get_message().to_string(),
-            },
+            ErrorKind::ProtocolError(fault) if error.is_amqp_soft_error() => {
+                refused(queue, fault.get_message().to_string())
+            }
             _ => ConnectError::Broken(error),
         })?;
         let left = first.as_ref().map_or(0, |(_, behind)| behind.saturating_add(1));
@@ -142,6 +141,14 @@ impl LetterBox {
             Confirmation::NotRequested => Err(PublishError::Unavailable("the channel does not confirm".to_owned())),
         }
     }
+}
+
+/// What it means that the broker does not hand out of `queue`.
+fn refused(queue: &str, reason: String) -> ConnectError {
+    if is_access_refused(&reason) {
+        return ConnectError::Unreadable { queue: queue.to_owned(), reason };
+    }
+    ConnectError::Declare { what: format!("queue `{queue}` is not there; it"), reason }
 }
 
 /// The oldest letter of `queue`, and how many are behind it.
