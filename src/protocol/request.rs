@@ -136,7 +136,7 @@ impl InferenceRequest {
     ///
     /// # Errors
     /// When an input holds what JSON cannot say (a float that is not finite, bytes that are not UTF-8) and is not
-    /// marked as binary data; the message names the input.
+    /// marked as binary data; the message names the input. When the parameter `binary_data_output` is no truth value.
     pub fn encode(&self) -> Result<EncodedBody, JobError> {
         let mut binary = Vec::new();
         let inputs = self
@@ -144,7 +144,8 @@ impl InferenceRequest {
             .iter()
             .map(|input| named_tensor::write(&input.name, &input.tensor, input.binary_data, &mut binary))
             .collect::<Result<_, _>>()?;
-        let outputs = self.outputs.iter().map(raw_requested).collect();
+        let all_binary = flag(&self.parameters, "binary_data_output")?;
+        let outputs = self.outputs.iter().map(|output| raw_requested(output, all_binary)).collect();
         let written = WrittenRequest { id: self.id.as_deref(), parameters: &self.parameters, inputs, outputs };
         let json = serde_json::to_vec(&written).map_err(|error| malformed(error.to_string()))?;
         Ok(EncodedBody::new(json, &binary))
@@ -187,13 +188,14 @@ fn requested(raw: RawRequestedOutput, all_binary: bool) -> Result<RequestedOutpu
     Ok(RequestedOutput { name: raw.name, classification, binary_data })
 }
 
-fn raw_requested(output: &RequestedOutput) -> RawRequestedOutput {
+/// `all_binary` is what the request says of every output that says nothing itself.
+fn raw_requested(output: &RequestedOutput, all_binary: bool) -> RawRequestedOutput {
     let mut parameters = Map::new();
     if let Some(k) = output.classification {
         parameters.insert("classification".to_owned(), k.into());
     }
-    if output.binary_data {
-        parameters.insert("binary_data".to_owned(), true.into());
+    if output.binary_data || all_binary {
+        parameters.insert("binary_data".to_owned(), output.binary_data.into());
     }
     RawRequestedOutput { name: output.name.clone(), parameters }
 }

@@ -52,6 +52,21 @@ fn each_fault_has_its_code_and_names_the_place() {
     }
 }
 
+/// Regression: the one output that was not to be binary among all others was written as if it said nothing, and read as binary.
+#[test]
+fn what_an_output_says_against_the_rest_is_written() {
+    let request = decode(&json!({
+        "parameters": {"binary_data_output": true},
+        "inputs": text_input(&json!([1]), &json!(["a"]))["inputs"],
+        "outputs": [{"name": "label", "parameters": {"binary_data": false}}, {"name": "logits"}],
+    }))
+    .unwrap();
+    let written = request.encode().unwrap();
+    let read = InferenceRequest::decode(&written.bytes, written.json_length, &BOUNDS).unwrap();
+    assert_eq!(read.outputs, request.outputs);
+    assert_eq!(read.outputs.iter().map(|output| output.binary_data).collect::<Vec<_>>(), [false, true]);
+}
+
 #[test]
 fn nan_in_json_is_named() {
     for word in ["NaN", "Infinity", "-Infinity"] {
