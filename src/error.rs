@@ -56,6 +56,8 @@ pub enum Route {
     Reply,
     /// Published to a retry queue with `x-attempt + 1`; a dead letter once the attempts are used up.
     Retry,
+    /// Published to the shortest retry queue as it came: no attempt was made, or none that counts.
+    Postpone,
     /// Published untouched to the dead-letter queue, with the reason in headers.
     DeadLetter,
     /// The sealed reply is kept in the undeliverable queue.
@@ -131,7 +133,8 @@ impl ErrorCode {
             | Self::DeadlineExceeded
             | Self::InferenceFailed
             | Self::ReplyTooLarge => Route::Reply,
-            Self::ReplayGuardFull | Self::ReplayGuardUnavailable | Self::ModelUnavailable => Route::Retry,
+            Self::ReplayGuardFull | Self::ModelUnavailable => Route::Retry,
+            Self::ReplayGuardUnavailable => Route::Postpone,
             Self::ReplyUndeliverable => Route::Undeliverable,
         }
     }
@@ -155,7 +158,7 @@ impl ErrorCode {
                 "the tenant has more unexpired jobs than a worker remembers to tell replays; the job is retried"
             }
             Self::ReplayGuardUnavailable => {
-                "the guard that the workers share does not answer, or another worker has taken the job; the job is retried"
+                "the guard that the workers share does not answer, or another worker has taken the job"
             }
             Self::ModelForbidden => "the key's grant does not name the model",
             Self::RateLimited => "the tenant sends more jobs a second than its grant allows",
@@ -187,7 +190,7 @@ impl ErrorCode {
                 "seal with a shorter exp - iat, or add worker replicas; the job comes back after a pause"
             }
             Self::ReplayGuardUnavailable => {
-                "look at the Redis of worker.replay_redis_url; the job comes back after a pause"
+                "look at the Redis of worker.replay_redis_url; the job comes back until its envelope ends"
             }
             Self::ModelForbidden => "ask the operator for a grant, or name a model that the key may use",
             Self::RateLimited => {

@@ -117,8 +117,10 @@ pub const MAX_REPUBLISH_PAUSE: Duration = Duration::from_secs(5);
 pub const SHARED_REPLAY_LEASE: Duration = Duration::from_secs(10);
 /// How often is looked whether another worker has ended a job that came here as well.
 pub const SHARED_REPLAY_POLL: Duration = Duration::from_millis(100);
-/// How long the guard that workers share may take to answer.
+/// How long the guard that workers share may take to answer, and pause before it is asked again.
 pub const SHARED_REPLAY_LIMIT: Duration = Duration::from_secs(1);
+/// How long a job is held for a guard that does not answer, before it goes round a retry queue.
+pub const SHARED_REPLAY_PATIENCE: Duration = Duration::from_secs(5);
 /// How long after a tenant's last job in a queue the others there keep to their shares of it.
 pub const SHARED_QUEUE_MEMORY: Duration = Duration::from_secs(10);
 /// Unsettled deliveries from which on a job is suspected of ending processes. One can happen to any job.

@@ -123,6 +123,7 @@ fn errors() -> String {
         let route = match code.route() {
             Route::Reply => "reply",
             Route::Retry => "retry",
+            Route::Postpone => "postponed",
             Route::DeadLetter => "dead letter",
             Route::Undeliverable => "undeliverable",
         };
@@ -141,6 +142,7 @@ Every job that fails has one code. It is the `code` in the body of an error repl
 
 - **reply**: the producer is told, encrypted, on its reply queue;
 - **retry**: the job comes back after a pause, up to `worker.max_attempts` times, then it is a dead letter;
+- **postponed**: the job comes back after a second as it came; no attempt is counted;
 - **dead letter**: the job is kept untouched, still encrypted, in the dead-letter queue of its model. The producer is not told: what
   cannot be authenticated is never answered, nor what was replayed;
 - **undeliverable**: the sealed reply is kept in the undeliverable queue.

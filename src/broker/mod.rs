@@ -83,7 +83,7 @@ impl Queues {
     }
 }
 
-/// Proof that the broker confirmed a publish. Nobody outside `broker` can make one.
+/// Proof that the broker confirmed a publish. Made by a broker that has the confirm, or from another worker's record of one.
 #[derive(Debug)]
 pub struct Confirmed(());
 
@@ -94,6 +94,7 @@ impl Confirmed {
     }
 
     /// Another worker has recorded, where this deployment keeps such records, that the broker confirmed its reply to the same job.
+    /// The worker's `admit` alone calls this, with such a record in its hands.
     pub(crate) fn recorded_elsewhere() -> Self {
         Self(())
     }

@@ -135,6 +135,11 @@ impl<P> TenantJobs<P> {
         self.parts.values_mut().find_map(|part| part.get_mut(id))
     }
 
+    fn forget(&mut self, id: &Digest) {
+        let forgotten = self.parts.values_mut().filter_map(|part| part.remove(id)).count();
+        self.count = self.count.saturating_sub(forgotten);
+    }
+
     fn remember(&mut self, part: u64, id: Digest, job: Remembered<P>) {
         self.parts.entry(part).or_default().insert(id, job);
         self.count = self.count.saturating_add(1);
@@ -207,7 +212,7 @@ impl<P> ReplayGuard<P> {
     }
 
     fn admission(self: &Arc<Self>, job: &JobIdentity, running: watch::Sender<()>) -> Admission<P> {
-        Admission { guard: Arc::clone(self), job: job.clone(), is_answered: false, _running: running }
+        Admission { guard: Arc::clone(self), job: job.clone(), is_settled: false, _running: running }
     }
 
     /// The part of time that `at` lies in.
@@ -216,19 +221,17 @@ impl<P> ReplayGuard<P> {
         at.0 / life.div_ceil(PARTS_OF_A_LIFE).saturating_add(1)
     }
 
-    /// Whether `job` was answered here.
-    #[must_use]
-    pub fn has_answered(&self, job: &JobIdentity) -> bool {
-        let mut tenants = self.lock();
-        let known = tenants.get_mut(&job.tenant).and_then(|jobs| jobs.find(&job.id));
-        known.is_some_and(|known| known.tag == job.tag && matches!(known.state, State::Answered(_)))
-    }
-
     fn set(&self, job: &JobIdentity, state: State<P>) {
         let mut tenants = self.lock();
         // A job that ran beyond its envelope's end is forgotten already.
         if let Some(known) = tenants.get_mut(&job.tenant).and_then(|jobs| jobs.find(&job.id)) {
             known.state = state;
+        }
+    }
+
+    fn forget(&self, job: &JobIdentity) {
+        if let Some(jobs) = self.lock().get_mut(&job.tenant) {
+            jobs.forget(&job.id);
         }
     }
 
@@ -244,7 +247,7 @@ impl<P> ReplayGuard<P> {
 pub struct Admission<P> {
     guard: Arc<ReplayGuard<P>>,
     job: JobIdentity,
-    is_answered: bool,
+    is_settled: bool,
     /// Dropped last: whoever waits for it finds the new state.
     _running: watch::Sender<()>,
 }
@@ -252,14 +255,20 @@ pub struct Admission<P> {
 impl<P> Admission<P> {
     /// The job was answered, as `proof` shows: every further copy of it is a duplicate.
     pub fn answered(mut self, proof: P) {
-        self.is_answered = true;
+        self.is_settled = true;
         self.guard.set(&self.job, State::Answered(proof));
+    }
+
+    /// The job is none of its id's, as others know: it is forgotten, so that the one that is does not conflict with it.
+    pub fn withdrawn(mut self) {
+        self.is_settled = true;
+        self.guard.forget(&self.job);
     }
 }
 
 impl<P> Drop for Admission<P> {
     fn drop(&mut self) {
-        if !self.is_answered {
+        if !self.is_settled {
             self.guard.set(&self.job, State::Lost);
         }
     }

@@ -55,6 +55,16 @@ fn a_job_that_was_lost_runs_again() {
     assert!(matches!(admit(&guard, &job, NOW), Some(Admitted::Duplicate(8))));
 }
 
+/// Regression: a worker that was told of another ciphertext's earlier claim refused that one afterwards.
+#[test]
+fn what_was_withdrawn_stands_against_nobody() {
+    let guard = guard(1);
+    let (first, second) = (job("acme", "1", "first"), job("acme", "1", "second"));
+    run(&guard, &second).withdrawn();
+    run(&guard, &first).answered(7);
+    assert!(matches!(admit(&guard, &second, NOW), Some(Admitted::Conflict)));
+}
+
 #[test]
 fn another_ciphertext_under_the_same_id_is_a_conflict_in_every_state() {
     let guard = guard(10);

@@ -153,7 +153,7 @@ impl Metrics {
         for code in ErrorCode::ALL.map(ErrorCode::as_str) {
             _ = self.dead_lettered.get_or_create(&Code { code });
         }
-        for code in ErrorCode::ALL.into_iter().filter(|code| code.route() == Route::Retry) {
+        for code in ErrorCode::ALL.into_iter().filter(|code| matches!(code.route(), Route::Retry | Route::Postpone)) {
             _ = self.retried.get_or_create(&Code { code: code.as_str() });
         }
         for outcome in ReloadOutcome::ALL.map(ReloadOutcome::as_str) {

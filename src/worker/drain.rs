@@ -27,13 +27,20 @@ pub async fn run<C: Consumer, P: Publisher>(
     mut consumer: C,
     stop: impl Future<Output = ()>,
 ) -> Drained {
-    let mut jobs = JoinSet::new();
+    let (mut jobs, mut letting_go) = (JoinSet::new(), JoinSet::new());
     tokio::pin!(stop);
     loop {
         tokio::select! {
             biased;
             () = &mut stop => break,
-            Some(ended) = jobs.join_next(), if !jobs.is_empty() => count(&worker.metrics, &ended),
+            Some(ended) = jobs.join_next(), if !jobs.is_empty() => {
+                count(&worker.metrics, &ended);
+                if ended.is_err() {
+                    let worker = Arc::clone(&worker);
+                    letting_go.spawn(async move { worker.let_go_of_left().await });
+                }
+            }
+            Some(_) = letting_go.join_next(), if !letting_go.is_empty() => {}
             delivery = consumer.next() => match delivery {
                 Some(delivery) => {
                     let worker = Arc::clone(&worker);
@@ -53,7 +60,11 @@ pub async fn run<C: Consumer, P: Publisher>(
     };
     let in_time = timeout(worker.drain_grace, finish).await.is_ok();
     let abandoned = if in_time { 0 } else { abandon(&worker.metrics, jobs).await };
-    consumer.close().await;
+    let let_go = async {
+        worker.let_go_of_left().await;
+        while letting_go.join_next().await.is_some() {}
+    };
+    tokio::join!(let_go, consumer.close());
     Drained { abandoned }
 }
 

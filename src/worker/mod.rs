@@ -1,8 +1,10 @@
 //! The worker: built once from settings, then one straight walk for every job.
 //!
-//! `process` is the walk, `outcome` what became of a job, `reply` how that is published and settled, `drain` the loop
-//! around it, `prefetch` how much is taken from the broker, `keys` the key ring's renewal, `announce` what is told of the models. Works
-//! over either broker.
+//! `process` is the walk, `admit` the right to run a job, which `shared` keeps among several workers and `shares` among tenants;
+//! `suspects` are jobs that workers died with, `outcome` is what became of a job, `reply` how that is published and settled, `stage`
+//! how long each part took. `drain` is the loop around it, `prefetch` how much is taken from the broker, `keys` the key ring's renewal,
+//! `announce` what is told of the models and `announcing` when. `assemble` makes the parts from settings, `serve` runs them as a
+//! process does. Works over either broker.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -35,6 +37,7 @@ mod shares;
 mod stage;
 mod suspects;
 
+use admit::Left;
 pub use announce::Announcer;
 pub use assemble::{AssembleError, Parts};
 pub use drain::{Drained, run};
@@ -55,6 +58,8 @@ pub struct Worker<P> {
     replays: Arc<ReplayGuard<Confirmed>>,
     /// The guard that several workers share.
     shared: Option<SharedReplays>,
+    /// What jobs held there whose tasks were broken off.
+    left: Left,
     rates: RateLimiter,
     shares: Shares,
     /// What the rates count from.
@@ -88,6 +93,7 @@ impl<P: Publisher> Worker<P> {
             keyring,
             replays: Arc::new(ReplayGuard::new(bounds, Confirmed::for_duplicate)),
             shared,
+            left: Left::default(),
             rates: RateLimiter::default(),
             shares: Shares::new(Prefetch::fixed(settings.broker.prefetch), settings.worker.tenant_share_percent),
             began: Instant::now(),

@@ -31,10 +31,12 @@ pub(super) enum Outcome {
         /// What failed.
         error: JobError,
     },
-    /// Its tenant has its share of what this worker holds: it comes back after a pause, and no attempt was made.
+    /// It comes back after a pause, as it came: no attempt is counted.
     Postponed {
         /// Whose job it is, for the log.
         context: Box<ReplyContext>,
+        /// Why it could not be run now.
+        cause: Postponement,
     },
     /// Workers died with it: it goes to the queue of suspects, untouched.
     Suspect,
@@ -43,6 +45,15 @@ pub(super) enum Outcome {
         /// What failed.
         error: JobError,
     },
+}
+
+/// Why a job comes back, though nothing is wrong with it.
+#[derive(Debug)]
+pub(super) enum Postponement {
+    /// Its tenant has its share of what this worker holds.
+    Share,
+    /// The guard that the workers share did not let it be run, or be answered.
+    Guard(JobError),
 }
 
 impl Outcome {
@@ -59,6 +70,7 @@ impl Outcome {
                 Self::Answer { context, body, code: Some(error.code), admission }
             }
             Route::Retry => Self::Retry { context, error },
+            Route::Postpone => Self::Postponed { context, cause: Postponement::Guard(error) },
             Route::DeadLetter | Route::Undeliverable => Self::DeadLetter { error },
         }
     }

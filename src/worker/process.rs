@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use super::Worker;
 use super::admit::{Held, Refused};
-use super::outcome::Outcome;
+use super::outcome::{Outcome, Postponement};
 use super::reply::Origin;
 use super::stage::Stopwatch;
 use super::suspects::Standing;
@@ -56,10 +56,10 @@ impl<P: Publisher> Worker<P> {
         self.metrics.received(model, circumstances.redelivered);
         let (message, receipt) = delivery.split();
         // Held until the job is settled.
-        let mut place = Held::new(&self.shares, &queue);
+        let mut held = Held::new(&self.shares, &self.left, &queue);
         let begun = async {
             let mut stopwatch = Stopwatch::start(&self.metrics, model);
-            let outcome = self.infer(&message, circumstances, &mut stopwatch, &mut place).await;
+            let outcome = self.infer(&message, circumstances, &mut stopwatch, &mut held).await;
             (stopwatch, outcome)
         };
         let (mut stopwatch, outcome) = tokio::select! {
@@ -67,20 +67,20 @@ impl<P: Publisher> Worker<P> {
             // The broker has given it to somebody else: what is not answered yet is answered there.
             () = receipt.voided() => {
                 self.suspicion.outlived_a_loss();
-                self.let_go(&mut place).await;
+                self.let_go(&mut held).await;
                 return self.metrics.requeued(RequeueReason::SessionEnded);
             }
         };
-        let replying = self.reply(Origin { model, receipt: &receipt }, message, outcome, &mut stopwatch);
-        let verdict = self.keeping(&place, replying).await;
-        self.let_go(&mut place).await;
+        let replying = self.reply(Origin { model, receipt: &receipt, held: &held }, message, outcome, &mut stopwatch);
+        let verdict = self.keeping(&held, replying).await;
+        self.let_go(&mut held).await;
         if receipt.is_stale() {
             self.suspicion.outlived_a_loss();
         }
         receipt.settle(verdict);
-        let held = began.elapsed();
-        self.loads.job(model, held, stopwatch.in_batcher());
-        self.metrics.job_ended(model, held);
+        let took = began.elapsed();
+        self.loads.job(model, took, stopwatch.in_batcher());
+        self.metrics.job_ended(model, took);
     }
 
     /// Everything up to the outcome.
@@ -89,7 +89,7 @@ impl<P: Publisher> Worker<P> {
         message: &Message,
         circumstances: Circumstances,
         stopwatch: &mut Stopwatch<'_>,
-        place: &mut Held<'_>,
+        held: &mut Held<'_>,
     ) -> Outcome {
         let Circumstances { delivery_count: count, suspected, .. } = circumstances;
         if count >= self.delivery_limit {
@@ -108,15 +108,15 @@ impl<P: Publisher> Worker<P> {
         };
         stopwatch.lap(Stage::Open);
         // Of suspects a worker holds one: there is no share of that.
-        let has_place = suspected || place.take(&opened.claims.tenant);
+        let has_place = suspected || held.take(&opened.claims.tenant);
         // What was delivered before has a count to keep, and what is urgent its queue: a copy would have neither.
         if !has_place && !circumstances.redelivered && circumstances.class == JobClass::Normal {
-            return Outcome::Postponed { context: Box::new(opened.reply) };
+            return Outcome::Postponed { context: Box::new(opened.reply), cause: Postponement::Share };
         }
-        match self.admit(&opened, place).await {
+        match self.admit(&opened, held).await {
             Ok(admission) => {
-                let ran = self.keeping(place, self.run(&mut opened, message, circumstances, stopwatch)).await;
-                if let Err(error) = self.still_ours(place).await {
+                let ran = self.keeping(held, self.run(&mut opened, message, circumstances, stopwatch)).await;
+                if let Err(error) = self.still_ours(held).await {
                     return Outcome::failed(None, Box::new(opened.reply), None, error);
                 }
                 let (context, admission) = (Box::new(opened.reply), Some(admission));
@@ -134,8 +134,8 @@ impl<P: Publisher> Worker<P> {
                 self.metrics.duplicate();
                 Outcome::Duplicate(proof)
             }
-            // It is never answered: a copy of it may have been.
-            Err(Refused::Unanswered(error)) => Outcome::failed(None, Box::new(opened.reply), None, error),
+            // The producer is not told: a copy of it may have been answered, or may be yet.
+            Err(Refused::NotRun(error)) => Outcome::failed(None, Box::new(opened.reply), None, error),
         }
     }
 

@@ -1,12 +1,13 @@
 //! From an outcome to a verdict: seal, publish where the outcome belongs, and acknowledge only what was confirmed.
 //!
 //! The table of settlement in code. What cannot be confirmed is published again and again as long as the job is ours; once
-//! its session has ended, the broker has given it to somebody else.
+//! its session has ended, the broker has given it to somebody else. A reply is published only while no other worker may run its job.
 
 use tokio::time::{Instant, sleep, timeout};
 
 use super::Worker;
-use super::outcome::Outcome;
+use super::admit::Held;
+use super::outcome::{Outcome, Postponement};
 use super::process::blocking;
 use super::stage::Stopwatch;
 use crate::broker::{Address, Confirmed, PublishError, Publisher, Receipt, Verdict};
@@ -37,6 +38,27 @@ pub(super) struct Origin<'a> {
     pub(super) model: &'a str,
     /// What is owed for it.
     pub(super) receipt: &'a Receipt,
+    /// What it has of this worker.
+    pub(super) held: &'a Held<'a>,
+}
+
+/// What is published in a job's place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stand {
+    /// Its reply: one worker may publish it, and what a reply queue does not take can be kept elsewhere.
+    Reply,
+    /// Its copy, its dead letter or its undeliverable reply, which nothing else can stand for.
+    Last,
+}
+
+/// Why nothing confirmed stands in a job's place.
+#[derive(Debug, thiserror::Error)]
+enum Unconfirmed {
+    #[error(transparent)]
+    Broker(#[from] PublishError),
+    /// Another worker may have the job by now, and answer it.
+    #[error("the right to answer the job ended before its reply was confirmed")]
+    NotOurs,
 }
 
 impl<P: Publisher> Worker<P> {
@@ -55,7 +77,7 @@ impl<P: Publisher> Worker<P> {
             }
             Outcome::Duplicate(confirmed) => Ok(confirmed),
             Outcome::Retry { context, error } => self.publish_retry(origin, job, &context, error).await,
-            Outcome::Postponed { context } => self.postpone(origin, &job, &context).await,
+            Outcome::Postponed { context, cause } => self.postpone(origin, &job, &context, cause).await,
             Outcome::Suspect => self.set_apart(origin, &job).await,
             Outcome::DeadLetter { error } => self.publish_dead_letter(origin, job, &error).await,
         };
@@ -75,7 +97,7 @@ impl<P: Publisher> Worker<P> {
         job: Message,
         answer: Answer,
         stopwatch: &mut Stopwatch<'_>,
-    ) -> Result<Confirmed, PublishError> {
+    ) -> Result<Confirmed, Unconfirmed> {
         let Answer { context, body, code, admission } = answer;
         let sealed = match self.seal(&context, body).await {
             Ok(sealed) => sealed,
@@ -86,7 +108,7 @@ impl<P: Publisher> Worker<P> {
             }
         };
         stopwatch.lap(Stage::Seal);
-        let published = self.publish_reply(origin.receipt, &sealed).await;
+        let published = self.publish_reply(origin, &sealed).await;
         stopwatch.lap(Stage::Publish);
         match published {
             Ok(confirmed) => {
@@ -94,16 +116,21 @@ impl<P: Publisher> Worker<P> {
                 log_answer(&context, code);
                 if let Some(admission) = admission {
                     admission.answered(confirmed.for_duplicate());
+                    origin.held.was_answered();
                 }
                 Ok(confirmed)
             }
-            Err(PublishError::Returned { .. }) => {
+            Err(Unconfirmed::Broker(PublishError::Returned { .. })) => {
                 self.keep_undeliverable(origin, sealed, &context, UndeliverableReason::Returned).await
             }
-            Err(PublishError::Refused { .. }) => {
+            Err(Unconfirmed::Broker(PublishError::Refused { .. })) => {
                 self.keep_undeliverable(origin, sealed, &context, UndeliverableReason::Refused).await
             }
-            Err(error @ (PublishError::TimedOut(_) | PublishError::Unavailable(_))) => Err(error),
+            Err(error @ Unconfirmed::Broker(PublishError::TimedOut(_) | PublishError::Unavailable(_))) => Err(error),
+            Err(error @ Unconfirmed::NotOurs) => {
+                let error = JobError::new(ErrorCode::ReplayGuardUnavailable, error.to_string());
+                self.postpone(origin, &job, &context, Postponement::Guard(error)).await
+            }
         }
     }
 
@@ -118,12 +145,14 @@ impl<P: Publisher> Worker<P> {
     }
 
     /// Publishes a reply; a full reply queue is given a few chances to empty itself.
-    async fn publish_reply(&self, receipt: &Receipt, sealed: &SealedReply) -> Result<Confirmed, PublishError> {
+    async fn publish_reply(&self, origin: Origin<'_>, sealed: &SealedReply) -> Result<Confirmed, Unconfirmed> {
         let address = Address::new(&self.names.replies_exchange(), &sealed.reply_queue);
         let mut tries = 1;
         loop {
-            match self.publish_until(receipt, &address, &sealed.message, has_another_way).await {
-                Err(PublishError::Refused { .. }) if tries < REFUSED_REPLY_TRIES => sleep(REFUSED_REPLY_PAUSE).await,
+            match self.publish_until(origin, &address, &sealed.message, Stand::Reply).await {
+                Err(Unconfirmed::Broker(PublishError::Refused { .. })) if tries < REFUSED_REPLY_TRIES => {
+                    sleep(REFUSED_REPLY_PAUSE).await;
+                }
                 published => return published,
             }
             tries += 1;
@@ -137,7 +166,7 @@ impl<P: Publisher> Worker<P> {
         sealed: SealedReply,
         context: &ReplyContext,
         reason: UndeliverableReason,
-    ) -> Result<Confirmed, PublishError> {
+    ) -> Result<Confirmed, Unconfirmed> {
         let code = ErrorCode::ReplyUndeliverable;
         tracing::warn!(
             job.id = context.message_id, tenant = context.tenant, queue = sealed.reply_queue, %code,
@@ -157,7 +186,7 @@ impl<P: Publisher> Worker<P> {
         mut job: Message,
         context: &ReplyContext,
         error: JobError,
-    ) -> Result<Confirmed, PublishError> {
+    ) -> Result<Confirmed, Unconfirmed> {
         let model = origin.model;
         let attempt = job.properties.attempt();
         if attempt >= self.max_attempts {
@@ -178,21 +207,32 @@ impl<P: Publisher> Worker<P> {
         origin: Origin<'_>,
         job: &Message,
         context: &ReplyContext,
-    ) -> Result<Confirmed, PublishError> {
-        let (id, tenant) = (&context.message_id, &context.tenant);
-        tracing::debug!(
-            job.id = id,
-            tenant,
-            model.name = origin.model,
-            "its tenant has its share, it comes back later"
-        );
-        let confirmed = self.publish_until_confirmed(origin, &self.names.retry(origin.model, 0), job).await?;
-        self.metrics.postponed(origin.model);
+        cause: Postponement,
+    ) -> Result<Confirmed, Unconfirmed> {
+        let (id, tenant, model) = (&context.message_id, &context.tenant, origin.model);
+        match &cause {
+            Postponement::Share => {
+                tracing::debug!(
+                    job.id = id,
+                    tenant,
+                    model.name = model,
+                    "its tenant has its share, it comes back later"
+                );
+            }
+            Postponement::Guard(error) => {
+                tracing::info!(job.id = id, tenant, model.name = model, %error, "it comes back later");
+            }
+        }
+        let confirmed = self.publish_until_confirmed(origin, &self.names.retry(model, 0), job).await?;
+        match cause {
+            Postponement::Share => self.metrics.postponed(model),
+            Postponement::Guard(error) => self.metrics.retried(error.code),
+        }
         Ok(confirmed)
     }
 
     /// Moves a suspected job to the queue of suspects, where its deliveries are counted anew.
-    async fn set_apart(&self, origin: Origin<'_>, job: &Message) -> Result<Confirmed, PublishError> {
+    async fn set_apart(&self, origin: Origin<'_>, job: &Message) -> Result<Confirmed, Unconfirmed> {
         tracing::warn!(
             job.id = ?job.properties.message_id, model.name = origin.model,
             "workers ended while they held this job, it runs among the suspects"
@@ -207,7 +247,7 @@ impl<P: Publisher> Worker<P> {
         origin: Origin<'_>,
         mut job: Message,
         error: &JobError,
-    ) -> Result<Confirmed, PublishError> {
+    ) -> Result<Confirmed, Unconfirmed> {
         tracing::warn!(
             job.id = ?job.properties.message_id, model.name = origin.model, code = %error.code,
             reason = error.message, body_bytes = job.body.len(), "dead letter"
@@ -224,32 +264,37 @@ impl<P: Publisher> Worker<P> {
         origin: Origin<'_>,
         address: &Address,
         message: &Message,
-    ) -> Result<Confirmed, PublishError> {
-        self.publish_until(origin.receipt, address, message, |_| false).await
+    ) -> Result<Confirmed, Unconfirmed> {
+        self.publish_until(origin, address, message, Stand::Last).await
     }
 
-    /// Publishes again and again, until it is confirmed, fails with an error that `ends` it, or the job is no longer ours.
+    /// Publishes again and again, until it is confirmed, fails with an error that has another way, or the job is no longer ours.
     ///
     /// Giving the job back instead would have the broker deliver it again at once, each time nearer to its delivery limit,
     /// until a job without fault is a dead letter; and the prefetch bounds what is held.
     async fn publish_until(
         &self,
-        receipt: &Receipt,
+        origin: Origin<'_>,
         address: &Address,
         message: &Message,
-        ends: impl Fn(&PublishError) -> bool,
-    ) -> Result<Confirmed, PublishError> {
+        stand: Stand,
+    ) -> Result<Confirmed, Unconfirmed> {
         let mut pause = REPUBLISH_PAUSE;
         loop {
+            // Looked at as late as can be: between here and the broker nothing is.
+            if stand == Stand::Reply && !origin.held.is_ours() {
+                return Err(Unconfirmed::NotOurs);
+            }
+            let ends = |error: &PublishError| stand == Stand::Reply && has_another_way(error);
             match self.publish(address, message.clone()).await {
-                Err(error) if !ends(&error) && !receipt.is_stale() => {
+                Err(error) if !ends(&error) && !origin.receipt.is_stale() => {
                     tracing::warn!(%error, pause_ms = pause.as_millis(), "not confirmed, and published again after a pause");
-                    if timeout(pause, receipt.voided()).await.is_ok() {
-                        return Err(error);
+                    if timeout(pause, origin.receipt.voided()).await.is_ok() {
+                        return Err(error.into());
                     }
                     pause = pause.saturating_mul(2).min(MAX_REPUBLISH_PAUSE);
                 }
-                decided => return decided,
+                decided => return Ok(decided?),
             }
         }
     }

@@ -4,15 +4,16 @@
 use std::io::{BufRead as _, BufReader};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
 use inferq::backend::{Backend, BackendError};
 use inferq::batch::row::{Batch, BatchOutput};
-use inferq::broker::Consumer;
-use inferq::broker::memory::MemoryConsumer;
-use inferq::envelope::{JobIdentity, OpenPolicy, UnixSeconds, open_request};
+use inferq::broker::memory::{MemoryConsumer, MemoryPublisher};
+use inferq::broker::{Address, Confirmed, Consumer, PublishError, Publisher};
+use inferq::envelope::{JobIdentity, OpenPolicy, RequestDraft, UnixSeconds, open_request};
+use inferq::limits::SHARED_REPLAY_LEASE;
 use inferq::protocol::properties::Message;
 use inferq::protocol::response::ResponseBody;
 use inferq::worker::Parts;
@@ -66,10 +67,18 @@ impl Redis {
     }
 
     fn set(&self, key: &str, value: &str, lasts_ms: u64) {
+        assert_eq!(self.ask(&["SET", key, value, "PX", &lasts_ms.to_string()]), "OK");
+    }
+
+    /// What stands under `key`; nothing where that is empty.
+    fn get(&self, key: &str) -> String {
+        self.ask(&["GET", key])
+    }
+
+    fn ask(&self, words: &[&str]) -> String {
         let mut command = Command::new("redis-cli");
-        command.arg("-s").arg(self.socket()).args(["SET", key, value, "PX", &lasts_ms.to_string()]);
-        let output = command.stdin(Stdio::null()).output().unwrap();
-        assert_eq!(String::from_utf8_lossy(&output.stdout).trim(), "OK");
+        let output = command.arg("-s").arg(self.socket()).args(words).stdin(Stdio::null()).output().unwrap();
+        String::from_utf8(output.stdout).unwrap().trim().to_owned()
     }
 
     fn url(&self) -> String {
@@ -176,6 +185,14 @@ async fn a_copy_that_comes_to_another_worker_is_not_answered_again() {
     house.publish(message.clone()).await;
     until("an answer", || house.broker.peek(queue).len() == 1).await;
     first.stop().await;
+    // The clock of another worker may be behind by the skew, and it takes an expired envelope for the skew once more.
+    let skew = house.settings.limits.clock_skew;
+    let least = Duration::from_secs(300) + skew * 2 - Duration::from_secs(5);
+    let left: u64 = redis.ask(&["PTTL", &key(&house, &message)]).parse().unwrap();
+    assert!(
+        Duration::from_millis(left) > least,
+        "the answer is remembered for {left} ms, {least:?} at least were needed"
+    );
     // Another worker, which remembers nothing itself.
     let second = house.start();
     for _ in 0..3 {
@@ -245,7 +262,9 @@ async fn what_a_worker_died_with_is_run_by_another_and_nothing_without_the_redis
 #[tokio::test]
 async fn what_another_worker_has_taken_meanwhile_is_not_answered_here() {
     let redis = Redis::start().await;
-    let (house, gate) = gated_house_with(&redis);
+    let (mut house, gate) = gated_house_with(&redis);
+    // Whoever lost the race has not tried: with one attempt less it would be a dead letter.
+    house.settings.worker.max_attempts = 0;
     let queue = "acme.replies";
     house.broker.declare_reply_queue(&house.names.replies_exchange(), queue);
     let (message, _) = house.seal(&house.draft("topic", queue), &text_request("hockey"));
@@ -266,12 +285,141 @@ async fn what_another_worker_has_taken_meanwhile_is_not_answered_here() {
     until("a copy of an answered job", || counter(&house, "inferq_jobs_duplicate_total") == 1).await;
     worker.stop().await;
     assert_eq!(house.broker.peek(queue).len(), 0);
+    assert_eq!(house.broker.depth(&house.names.dead_queue("topic")), Some(0));
+}
+
+/// Takes everything but replies.
+struct NoReplies {
+    inner: MemoryPublisher,
+    exchange: String,
+    tries: Arc<AtomicUsize>,
+}
+
+impl Publisher for NoReplies {
+    async fn publish(&self, address: &Address, message: Message) -> Result<Confirmed, PublishError> {
+        if *address.exchange != *self.exchange {
+            return self.inner.publish(address, message).await;
+        }
+        self.tries.fetch_add(1, Ordering::SeqCst);
+        Err(PublishError::Unavailable("as told".into()))
+    }
+}
+
+#[tokio::test]
+async fn a_reply_is_not_published_again_once_another_worker_has_its_job() {
+    let redis = Redis::start().await;
+    let house = house_with(&redis);
+    let queue = "acme.replies";
+    house.broker.declare_reply_queue(&house.names.replies_exchange(), queue);
+    let (message, _) = house.seal(&house.draft("topic", queue), &text_request("hockey"));
+    let (exchange, tries) = (house.names.replies_exchange(), Arc::new(AtomicUsize::new(0)));
+    let publisher = NoReplies { inner: house.broker.publisher(), exchange, tries: Arc::clone(&tries) };
+    let worker = house.start_with(publisher);
+    house.publish(message.clone()).await;
+    until("a try", || tries.load(Ordering::SeqCst) > 0).await;
+    // As after a pause that outlasted the lease, between two tries: another has it, and answers it.
+    let job = identity(&house, &message);
+    let claim = format!("running {} {}", job.tag_digest(), "of-another-worker");
+    redis.set(&key(&house, &message), &claim, 60_000);
+    until("the job to go back", || counter(&house, RETRIED) == 1).await;
+    let tried = tries.load(Ordering::SeqCst);
+    redis.set(&key(&house, &message), &format!("answered {}", job.tag_digest()), 60_000);
+    until("a copy of an answered job", || counter(&house, "inferq_jobs_duplicate_total") == 1).await;
+    worker.stop().await;
+    assert_eq!(tries.load(Ordering::SeqCst), tried);
+    assert_eq!(house.broker.depth(&house.names.dead_queue("topic")), Some(0));
+}
+
+#[tokio::test]
+async fn what_was_answered_after_its_envelope_ended_is_recorded_all_the_same() {
+    let redis = Redis::start().await;
+    let (mut house, gate) = gated_house_with(&redis);
+    house.settings.limits.max_lifetime = Duration::from_secs(8);
+    house.settings.limits.clock_skew = Duration::ZERO;
+    let queue = "acme.replies";
+    house.broker.declare_reply_queue(&house.names.replies_exchange(), queue);
+    let worker = house.start();
+    gate.set(false);
+    let draft = |seconds| RequestDraft { lifetime: Duration::from_secs(seconds), ..house.draft("topic", queue) };
+    let (early, _) = house.seal(&draft(3), &text_request("hockey"));
+    let its_key = key(&house, &early);
+    house.publish(early).await;
+    until("a run", || gate.waiting.load(Ordering::SeqCst) > 0).await;
+    // Until the worker's own guard forgets it: a part of the longest life, once another job comes.
+    let ends = UnixSeconds::now().plus(Duration::from_secs(6));
+    until("the envelope's end", || UnixSeconds::now() > ends).await;
+    let (late, _) = house.seal(&draft(8), &text_request("church"));
+    house.publish(late.clone()).await;
+    until("another job", || redis.get(&key(&house, &late)).starts_with("running")).await;
+    gate.set(true);
+    until("two answers", || house.broker.peek(queue).len() == 2).await;
+    worker.stop().await;
+    assert!(redis.get(&its_key).starts_with("answered"), "`{}` stands there", redis.get(&its_key));
+}
+
+#[tokio::test]
+async fn what_a_job_held_whose_task_is_broken_off_is_given_back_to_its_ciphertext() {
+    let redis = Redis::start().await;
+    let (mut house, gate) = gated_house_with(&redis);
+    house.settings.worker.drain_grace = Duration::from_millis(10);
+    let queue = "acme.replies";
+    house.broker.declare_reply_queue(&house.names.replies_exchange(), queue);
+    let draft = house.draft("topic", queue);
+    let (first, _) = house.seal(&draft, &text_request("hockey"));
+    let (second, _) = house.seal(&draft, &text_request("church"));
+    let worker = house.start();
+    gate.set(false);
+    house.publish(first.clone()).await;
+    until("a run", || gate.waiting.load(Ordering::SeqCst) > 0).await;
+    assert_eq!(worker.stop().await.abandoned, 1);
+    let stands = redis.get(&key(&house, &first));
+    assert!(stands.starts_with("lost"), "`{stands}` stands there");
+    gate.set(true);
+    // The first is on its way when another ciphertext comes under its id, to a worker that knows neither.
+    let mut elsewhere = house.broker.consumer(&vec![house.names.job_queue("topic")].into(), 1);
+    let held = elsewhere.next().await.unwrap();
+    let worker = house.start();
+    house.publish(second).await;
+    let dead = house.names.dead_queue("topic");
+    until("a dead letter", || house.broker.depth(&dead) == Some(1)).await;
+    assert_eq!(code_of(&house.broker.peek(&dead)[0]), "REPLAY_CONFLICT");
+    drop((held, elsewhere));
+    until("an answer to the first", || house.broker.peek(queue).len() == 1).await;
+    worker.stop().await;
+    assert_eq!(house.broker.depth(&dead), Some(1));
+}
+
+/// Panics at the first publish, as a fault of this program would.
+struct Panicking(MemoryPublisher, AtomicBool);
+
+impl Publisher for Panicking {
+    async fn publish(&self, address: &Address, message: Message) -> Result<Confirmed, PublishError> {
+        assert!(self.1.swap(true, Ordering::SeqCst), "as told");
+        self.0.publish(address, message).await
+    }
+}
+
+#[tokio::test]
+async fn what_a_job_held_whose_task_panics_is_given_back_at_once() {
+    let redis = Redis::start().await;
+    let house = house_with(&redis);
+    let (queue, mut replies) = house.replies(&house.keys);
+    let (message, pending) = house.seal(&house.draft("topic", &queue), &text_request("hockey"));
+    let worker = house.start_with(Panicking(house.broker.publisher(), AtomicBool::new(false)));
+    let began = Instant::now();
+    house.publish(message).await;
+    let reply = next(&mut replies).await;
+    assert!(matches!(house.read(&pending, &reply), ResponseBody::Result(_)));
+    assert!(began.elapsed() < SHARED_REPLAY_LEASE * 2 / 3, "it waited for the lease to end: {:?}", began.elapsed());
+    worker.stop().await;
 }
 
 #[tokio::test]
 async fn what_ran_while_the_redis_went_away_is_answered_once_it_is_back() {
     let redis = Redis::start().await;
-    let (house, gate) = gated_house_with(&redis);
+    let (mut house, gate) = gated_house_with(&redis);
+    // However long the Redis is away, it is no attempt.
+    house.settings.worker.max_attempts = 0;
     let queue = "acme.replies";
     house.broker.declare_reply_queue(&house.names.replies_exchange(), queue);
     let (message, _) = house.seal(&house.draft("topic", queue), &text_request("hockey"));
@@ -281,7 +429,8 @@ async fn what_ran_while_the_redis_went_away_is_answered_once_it_is_back() {
     until("a run", || gate.waiting.load(Ordering::SeqCst) > 0).await;
     let folder = redis.end();
     gate.set(true);
-    until("a retry", || counter(&house, RETRIED) >= 1).await;
+    // The first came after the run, the second before one.
+    until("a job that came back twice", || counter(&house, RETRIED) >= 2).await;
     assert_eq!(house.broker.peek(queue).len(), 0);
     let _redis = Redis::start_in(folder).await;
     until("an answer", || house.broker.peek(queue).len() == 1).await;
@@ -305,6 +454,11 @@ async fn a_redis_that_may_not_be_used_is_refused_and_its_password_is_not_shown()
         let error = refused(url).unwrap();
         assert!(error.contains("worker.replay_redis_url") && !error.contains("s3cret"), "{error}");
     }
+}
+
+/// Where the workers keep what is known of a job.
+fn key(house: &House, message: &Message) -> String {
+    format!("inferq.replay:{}", identity(house, message).name())
 }
 
 /// What the workers call a job among themselves.

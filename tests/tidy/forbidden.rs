@@ -22,7 +22,14 @@ pub(crate) fn findings(sources: &[Source]) -> Vec<String> {
         .iter()
         .flat_map(|source| {
             let sleeps = sleeping(source, runs_paused(source, sources));
-            let rules = [empty_names(source), endless_channels(source), ignored(source), sleeps, taken(source)];
+            let rules = [
+                empty_names(source),
+                endless_channels(source),
+                ignored(source),
+                sleeps,
+                taken(source),
+                recorded(source),
+            ];
             rules.into_iter().flatten().collect::<Vec<_>>()
         })
         .collect()
@@ -144,6 +151,13 @@ fn taken(source: &Source) -> Vec<String> {
     found.map(|(number, _)| format!("{}:{number}: a receipt is taken outside of src/client", source.path)).collect()
 }
 
+/// Only the shared replay guard's answer stands for a confirm that this process has not seen.
+fn recorded(source: &Source) -> Vec<String> {
+    let allowed = ["src/worker/admit.rs", "src/broker/mod.rs"].contains(&source.path.as_str());
+    let found = source.program_lines().filter(|(_, line)| !allowed && line.contains("recorded_elsewhere"));
+    found.map(|(number, _)| format!("{}:{number}: a confirm is made outside of src/broker", source.path)).collect()
+}
+
 fn found(path: &str, text: &str) -> Vec<String> {
     findings(&[Source::new(path, text)])
 }
@@ -188,6 +202,12 @@ fn a_shared_module_may_sleep_where_every_test_that_shares_it_is_paused() {
     assert!(findings(&[shared.clone(), paused.clone(), elsewhere]).is_empty());
     assert_eq!(findings(&[shared.clone(), paused, real]).len(), 1);
     assert_eq!(findings(&[shared]).len(), 1);
+}
+
+#[test]
+fn a_confirm_made_of_a_record_outside_of_the_guard_is_found() {
+    assert_eq!(found("src/worker/reply.rs", "Confirmed::recorded_elsewhere();\n").len(), 1);
+    assert!(found("src/worker/admit.rs", "Confirmed::recorded_elsewhere();\n").is_empty());
 }
 
 #[test]
