@@ -140,6 +140,8 @@ pub const MAX_PREFETCH: u16 = 2_000;
 pub const PREFETCH_LOOK: Duration = Duration::from_secs(5);
 /// How long another prefetch must be wanted before it is set.
 pub const PREFETCH_HELD: Duration = Duration::from_secs(30);
+/// The same where executors idle though the whole prefetch is in use.
+pub const PREFETCH_STARVED: Duration = Duration::from_secs(5);
 /// Publishes that wait for their confirm on one channel; more make lapin's bookkeeping slow.
 pub const MAX_CONFIRMS_IN_FLIGHT: usize = 1_000;
 /// Publishes decided together on one channel.

@@ -13,7 +13,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 use crate::batch::report::BatchReport;
 use crate::broker::prefetch::PrefetchDial;
 use crate::broker::topology::Names;
-use crate::limits::{PREFETCH_HELD, PREFETCH_LOOK};
+use crate::limits::{PREFETCH_HELD, PREFETCH_LOOK, PREFETCH_STARVED};
 use crate::settings::{BatchingSettings, Settings};
 use crate::telemetry::metrics::Metrics;
 
@@ -142,22 +142,26 @@ impl Prefetcher {
             return None;
         }
         let (jobs, span) = (f64::from(load.jobs), span.as_secs_f64().max(f64::MIN_POSITIVE));
-        self.adjust_spare(load, jobs, span);
+        let starves = self.adjust_spare(load, jobs, span);
         let rows_each = (real(load.rows) / jobs).max(1.0);
         let in_batcher = self.executors * real(load.best_size.max(1)) * (1.0 + self.spare_batches) / rows_each;
         let on_their_way = load.held.saturating_sub(load.waited + load.ran).as_secs_f64() / span;
         let (least, most) = self.bounds;
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "bounded by two u16")]
-        let wanted = (in_batcher + on_their_way).ceil().clamp(f64::from(least), f64::from(most)) as u16;
+        let mut wanted = (in_batcher + on_their_way).ceil().clamp(f64::from(least), f64::from(most)) as u16;
+        if starves {
+            // How many more are on their way where more may be cannot be seen from here.
+            wanted = wanted.max(self.now.saturating_mul(2)).min(most);
+        }
         let factor = f64::from(wanted) / f64::from(self.now.max(1));
-        let is_larger = factor >= CHANGE;
+        let is_larger = factor >= CHANGE || starves && wanted > self.now;
         if !is_larger && factor > 1.0 / CHANGE {
             self.wanted = None;
             return None;
         }
         let since = self.wanted.filter(|(_, larger)| *larger == is_larger).map_or(now, |(since, _)| since);
         self.wanted = Some((since, is_larger));
-        if now.duration_since(since) < PREFETCH_HELD {
+        if now.duration_since(since) < if starves { PREFETCH_STARVED } else { PREFETCH_HELD } {
             return None;
         }
         self.wanted = None;
@@ -165,16 +169,18 @@ impl Prefetcher {
         Some(wanted)
     }
 
-    fn adjust_spare(&mut self, load: &Load, jobs: f64, span: f64) {
+    /// Adjusts what is spared; answers whether executors idle though the whole prefetch is in use.
+    fn adjust_spare(&mut self, load: &Load, jobs: f64, span: f64) -> bool {
         let in_hand = load.held.as_secs_f64() / span;
         let is_used_up = in_hand >= USED_UP * f64::from(self.now);
-        let starves = load.busy.as_secs_f64() < BUSY * span * self.executors;
+        let starves = is_used_up && load.busy.as_secs_f64() < BUSY * span * self.executors;
         let lies_long = load.waited.as_secs_f64() / jobs > self.objective.as_secs_f64() / 4.0;
         if lies_long {
             self.spare_batches = (self.spare_batches * LESS).max(MIN_SPARE_BATCHES);
-        } else if is_used_up && starves {
+        } else if starves {
             self.spare_batches = (self.spare_batches * MORE).min(MAX_SPARE_BATCHES);
         }
+        starves && !lies_long
     }
 }
 

@@ -99,6 +99,28 @@ fn idle_executors_beside_a_full_prefetch_want_more_and_rows_that_lie_long_want_l
     assert!(set_by(&mut prefetcher, &lying).is_none_or(|set| set >= 16), "there is always something for each executor");
 }
 
+/// Regression: jobs that are on their way for long, and hardly in the batcher, are never more than the prefetch, and so never asked for
+/// another one: a model that runs in no time had half of what it could do.
+#[test]
+fn what_a_full_prefetch_hides_is_asked_for_within_seconds() {
+    let mut prefetcher = Prefetcher::new(&settings());
+    let inside = Duration::from_micros(100);
+    let load = |held: u32| Load {
+        jobs: 20_000,
+        held: SPAN * held,
+        waited: inside * 20_000,
+        ran: inside * 20_000,
+        rows: 20_000,
+        busy: SPAN / 10,
+        best_size: 1,
+    };
+    let start = Instant::now();
+    let sets: Vec<_> = (0..4).map(|look| prefetcher.look(&load(126), SPAN, start + SPAN * look)).collect();
+    assert_eq!(sets, [None, Some(256), None, None], "the most that may be");
+    let mut prefetcher = Prefetcher::new(&settings());
+    assert_eq!(set_by(&mut prefetcher, &load(90)), None, "the broker has no more");
+}
+
 #[test]
 fn the_bounds_hold_whatever_is_counted() {
     let mut prefetcher = Prefetcher::new(&settings());
