@@ -242,7 +242,7 @@ async fn what_is_not_what_it_says_is_refused_with_the_file_and_the_fault() {
         let whole = fs::read(model.join("model.onnx")).unwrap();
         put_onnx(model, &whole[..whole.len() / 2]);
     };
-    let cases: [(&str, Harm, &[&str]); 11] = [
+    let cases: [(&str, Harm, &[&str]); 12] = [
         ("cut short", cut, &["model.onnx` has SHA-256", "changed or cut short"]),
         ("cut short and signed", cut_and_signed, &["`topic` version 1 cannot be loaded: model.onnx: "]),
         ("no file", |model| fs::remove_file(model.join("model.onnx")).unwrap(), &["model.onnx` cannot be read"]),
@@ -276,6 +276,11 @@ async fn what_is_not_what_it_says_is_refused_with_the_file_and_the_fault() {
             },
             &["sample 0: the text is tokenized to other ids"],
         ),
+        (
+            "filling that is a word",
+            |model| replace(model, "pad_id = 0", "pad_id = 7"),
+            &["does not answer as golden.json says: a row is answered otherwise in a batch than alone, by ", "pad_id"],
+        ),
     ];
     for (name, harm, parts) in cases {
         let (_folder, directory) = copies(&[("topic", 1)]);
@@ -283,6 +288,10 @@ async fn what_is_not_what_it_says_is_refused_with_the_file_and_the_fault() {
         let error = open(&directory, &[]).map(|_| ()).expect_err(name);
         assert!(parts.iter().all(|part| error.contains(part)), "{name}: {error}");
     }
+    let (_folder, directory) = copies(&[("topic", 1)]);
+    replace(&directory.join("topic/1"), "pad_id = 0", "pad_id = 7");
+    replace(&directory.join("topic/1"), "max_batch_size = 32", "max_batch_size = 1");
+    assert!(open(&directory, &[]).is_ok(), "filling is nothing to a model without batches");
 }
 
 #[tokio::test]

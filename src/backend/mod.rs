@@ -4,6 +4,8 @@
 //! executor threads, one batch at a time each, and by the one that compiles; it never knows jobs, tenants or the broker.
 //! Its methods have no defaults, so that whatever is put around a backend hands all of them on.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
 use crate::batch::row::{Batch, BatchOutput};
 
 pub mod scripted;
@@ -48,4 +50,14 @@ pub trait Backend: Send + Sync + 'static {
     /// Compiles on the calling thread what such a batch is run with, and answers whether it is warm then. Takes long; runs
     /// go on meanwhile.
     fn prepare(&self, rows: usize, length: usize) -> bool;
+}
+
+/// Runs `batch`, turns a panic into an error, and holds the backend to its word that rows in are rows out.
+///
+/// # Errors
+/// See [`BackendError`].
+pub fn run_caught(backend: &dyn Backend, batch: &Batch) -> Result<BatchOutput, BackendError> {
+    let output = catch_unwind(AssertUnwindSafe(|| backend.run(batch))).unwrap_or(Err(BackendError::Panicked))?;
+    let (expected, actual) = (batch.rows.len(), output.rows.len());
+    if expected == actual { Ok(output) } else { Err(BackendError::RowCount { expected, actual }) }
 }

@@ -10,8 +10,8 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::ModelSpec;
-use crate::backend::Backend;
-use crate::batch::row::{Batch, Row};
+use crate::backend::{Backend, run_caught};
+use crate::batch::row::{Batch, Row, RowOutput};
 use crate::limits::{MAX_BATCH_SIZE, MAX_GOLDEN_FILE_BYTES};
 use crate::preprocess::Preprocessor;
 use crate::protocol::request::{InferInput, InferenceRequest, RequestBounds};
@@ -50,10 +50,12 @@ pub(super) fn check(
         );
         return Ok(());
     };
+    let mut answered = Vec::new();
     for (index, sample) in samples.iter().enumerate() {
-        compare(spec, (sample, folder), preprocessor, backend).map_err(|fault| format!("sample {index}: {fault}"))?;
+        let rows = compare(spec, (sample, folder), preprocessor, backend);
+        answered.extend(rows.map_err(|fault| format!("sample {index}: {fault}"))?);
     }
-    Ok(())
+    compare_together(spec, &answered, backend)
 }
 
 /// The samples in `folder`; nothing where there is no file of them.
@@ -88,23 +90,24 @@ pub(super) fn files(folder: &Path) -> Result<Vec<String>, String> {
     }
 }
 
+/// Compares one sample, and answers its rows with what the model answers to each alone.
 fn compare(
     spec: &ModelSpec,
     (sample, folder): (&Sample, &Path),
     preprocessor: &Preprocessor,
     backend: &dyn Backend,
-) -> Result<(), String> {
+) -> Result<Vec<(Row, RowOutput)>, String> {
     let (rows, expected) = expectation(spec, (sample, folder), preprocessor)?;
     // Each row alone, so that one plan serves, as it will for the first job.
     let mut answered = Vec::with_capacity(rows.len());
     for row in rows {
-        let output = backend.run(&Batch { rows: vec![row] }).map_err(|error| error.to_string())?;
-        answered.extend(output.rows);
+        let output = run_caught(backend, &Batch { rows: vec![row.clone()] }).map_err(|error| error.to_string())?;
+        answered.extend(output.rows.into_iter().map(|output| (row.clone(), output)));
     }
     for (name, expected) in expected {
         let index = spec.outputs.iter().position(|output| output.name == name);
         let index = index.ok_or_else(|| format!("the model has no output `{name}`"))?;
-        let tensors = answered.iter().filter_map(|row| row.outputs.get(index));
+        let tensors = answered.iter().filter_map(|(_, row)| row.outputs.get(index));
         let actual: Vec<f64> = tensors.flat_map(elements).collect();
         if actual.len() != expected.len() {
             let (actual, expected) = (actual.len(), expected.len());
@@ -116,6 +119,36 @@ fn compare(
             let most = spec.golden_tolerance;
             return Err(format!("output `{name}` differs by {worst:.1e}, at most {most:.0e} is allowed"));
         }
+    }
+    Ok(answered)
+}
+
+/// Whether rows are answered in a batch as they are alone: a graph may take padding for words, or scale a batch as a whole.
+fn compare_together(spec: &ModelSpec, alone: &[(Row, RowOutput)], backend: &dyn Backend) -> Result<(), String> {
+    let Some((first, _)) = alone.first() else { return Ok(()) };
+    let most = spec.batching.max_batch_size;
+    let (mut batch, mut expected) = (Batch { rows: Vec::new() }, Vec::new());
+    // A single row has itself for company.
+    for (row, output) in alone.iter().filter(|(row, _)| row.fits_with(first)).cycle().take(alone.len().max(2).min(most))
+    {
+        let longest = batch.padded_length().max(row.length);
+        if longest.saturating_mul(batch.rows.len() + 1) <= spec.batching.max_batch_tokens.unwrap_or(usize::MAX) {
+            batch.rows.push(row.clone());
+            expected.push(output);
+        }
+    }
+    if batch.rows.len() < 2 {
+        return Ok(());
+    }
+    let together = run_caught(backend, &batch).map_err(|error| error.to_string())?;
+    let pairs = expected.iter().zip(&together.rows).flat_map(|(own, other)| own.outputs.iter().zip(&other.outputs));
+    let worst = pairs.map(|(own, other)| distance(&elements(other), &elements(own))).fold(0.0, nan_or_larger);
+    if worst.is_nan() || worst > spec.golden_tolerance {
+        return Err(format!(
+            "a row is answered otherwise in a batch than alone, by {worst:.1e}, at most {:.0e} is allowed: batching.max_batch_size \
+             has to be 1, or preprocess.pad_id what the graph reads as nothing",
+            spec.golden_tolerance
+        ));
     }
     Ok(())
 }
