@@ -1,18 +1,21 @@
 //! Runs a model before its first job does: what batches take is compiled, and what they cost is measured.
 //!
 //! Called where a model is loaded to be served. Bounded in time; sizes for which none is left are compiled when batches of
-//! them would pay, as far as is known, and measured then.
+//! them would pay, as far as is known, and measured then. Time is the processor's: beside jobs, a thread of the least priority waits
+//! for most of the clock's, and a model that seems slow would run in the wrong batches.
 
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::{Duration, Instant};
 
-use crate::backend::{Backend, BackendError};
+use rustix::time::{ClockId, clock_gettime};
+
+use crate::backend::{Backend, BackendError, run_caught};
 use crate::batch::cost::CostModel;
 use crate::batch::policy::Bounds;
 use crate::batch::row::{Batch, Row};
 use crate::protocol::tensor::{Tensor, TensorData};
 
-/// Runs of each shape that are measured, of which the fastest counts: loading shares the machine.
+/// Runs of each shape that are measured, of which the fastest counts: loading shares the machine's caches.
 const RUNS: u32 = 3;
 /// A size is begun where this many times what it took to try half of it is left: all its runs, twice as long.
 const NEEDED: u32 = 2 * (RUNS + 1);
@@ -24,7 +27,7 @@ pub(super) struct WarmUp {
     pub(super) bounds: Bounds,
     /// The longest that a row gets, where rows are filled up.
     pub(super) longest: Option<usize>,
-    /// How long it may take.
+    /// How much of the processor's time it may take.
     pub(super) most: Duration,
 }
 
@@ -34,48 +37,61 @@ struct Measured {
     fastest: Duration,
 }
 
+/// A run.
+struct Ran {
+    /// From handing the batch over to the run's beginning, by the clock.
+    handed: Duration,
+    /// What the run took of the processor.
+    took: Duration,
+}
+
 impl WarmUp {
     /// Runs `backend` on rows like `rows`, in batches of 1, 2, 4 ... rows; answers what is known of costs then, nothing where
     /// there are no rows.
     pub(super) fn run(self, backend: &dyn Backend, rows: &[Row]) -> Result<CostModel, BackendError> {
-        let ends = Instant::now() + self.most;
         let mut measured: Vec<Measured> = Vec::new();
+        let mut soonest = Duration::MAX;
         // As the batcher does it: on another thread, from handing it over until it has run.
         std::thread::scope(|scope| {
             let (batches, taken) = sync_channel::<(Batch, Instant)>(1);
             let (done, results) = sync_channel(1);
             scope.spawn(move || run_all(backend, &taken, &done));
-            let run = |batch: &Batch| {
+            let (began, mut running) = (thread_time(), Duration::ZERO);
+            let mut run = |batch: &Batch| {
                 let handed = batches.send((batch.clone(), Instant::now()));
-                handed.ok().and_then(|()| results.recv().ok()).unwrap_or(Err(BackendError::Panicked))
+                let ran = handed.ok().and_then(|()| results.recv().ok()).unwrap_or(Err(BackendError::Panicked))?;
+                running += ran.took;
+                soonest = soonest.min(ran.handed);
+                Ok((ran.took, running + thread_time().saturating_sub(began)))
             };
-            let mut last = Duration::ZERO;
+            let (mut spent, mut last) = (Duration::ZERO, Duration::ZERO);
             for size in self.sizes() {
-                let began = Instant::now();
-                if began + last * NEEDED > ends {
+                if spent + last * NEEDED >= self.most {
                     break;
                 }
+                let before = spent;
                 for batch in self.batches(rows, size) {
                     backend.prepare(size, batch.padded_length());
                     // What was just compiled is slow for the first time.
-                    run(&batch)?;
+                    spent = run(&batch)?.1;
                     measured.push(Measured { batch, fastest: Duration::MAX });
                 }
-                last = began.elapsed();
+                last = spent.saturating_sub(before);
             }
             for round in 0..RUNS {
                 for Measured { batch, fastest } in &mut measured {
-                    if round > 0 && Instant::now() > ends {
+                    if round > 0 && spent > self.most {
                         return Ok(());
                     }
-                    *fastest = run(batch)?.min(*fastest);
+                    let (took, so_far) = run(batch)?;
+                    (*fastest, spent) = (took.min(*fastest), so_far);
                 }
             }
             Ok(())
         })?;
         let known = measured.iter().map(|Measured { batch, fastest }| {
             let shape = backend.planned_shape(batch.rows.len(), batch.padded_length());
-            (shape, *fastest)
+            (shape, *fastest + soonest)
         });
         Ok(CostModel::measured((0..RUNS).flat_map(|_| known.clone())))
     }
@@ -103,17 +119,21 @@ impl WarmUp {
     }
 }
 
-fn run_all(
-    backend: &dyn Backend,
-    taken: &Receiver<(Batch, Instant)>,
-    done: &SyncSender<Result<Duration, BackendError>>,
-) {
-    for (batch, began) in taken {
-        let result = backend.run(&batch).map(|_| began.elapsed());
+fn run_all(backend: &dyn Backend, taken: &Receiver<(Batch, Instant)>, done: &SyncSender<Result<Ran, BackendError>>) {
+    for (batch, handed) in taken {
+        let (handed, began) = (handed.elapsed(), thread_time());
+        let result = run_caught(backend, &batch).map(|_| Ran { handed, took: thread_time().saturating_sub(began) });
         if done.send(result).is_err() {
             return;
         }
     }
+}
+
+/// What this thread has had of the processor.
+fn thread_time() -> Duration {
+    let time = clock_gettime(ClockId::ThreadCPUTime);
+    let part = |part: i64| u64::try_from(part).unwrap_or(0);
+    Duration::from_secs(part(time.tv_sec)) + Duration::from_nanos(part(time.tv_nsec))
 }
 
 /// A row of `length` ids, made of those of `row`; others stay as they are.
@@ -208,6 +228,53 @@ mod tests {
         assert!(!warm_up(64, Some(32), Duration::ZERO).run(&backend, &[row(&[1], true)]).unwrap().is_known());
         assert!(!warm_up(64, Some(32), LONG).run(&backend, &[]).unwrap().is_known());
         assert!(backend.ran.lock().unwrap().is_empty());
+    }
+
+    /// Whose runs wait, while somebody else has the processor: for so long, or, where that is nothing, they panic.
+    struct Kept(Duration);
+
+    impl Backend for Kept {
+        fn run(&self, batch: &Batch) -> Result<BatchOutput, BackendError> {
+            assert!(self.0 > Duration::ZERO, "as told");
+            std::thread::scope(|scope| {
+                scope.spawn(|| {
+                    let began = Instant::now();
+                    while began.elapsed() < self.0 {
+                        std::hint::spin_loop();
+                    }
+                });
+            });
+            Ok(BatchOutput { rows: vec![RowOutput { outputs: Vec::new() }; batch.rows.len()] })
+        }
+
+        fn planned_shape(&self, rows: usize, length: usize) -> (usize, usize) {
+            (rows, length)
+        }
+
+        fn is_warm(&self, _rows: usize, _length: usize) -> bool {
+            true
+        }
+
+        fn prepare(&self, _rows: usize, _length: usize) -> bool {
+            true
+        }
+    }
+
+    #[test]
+    fn what_a_run_waits_for_the_processor_is_not_what_it_costs() {
+        let kept = Duration::from_millis(20);
+        let costs = warm_up(64, Some(32), 20 * kept).run(&Kept(kept), &[row(&[1], true)]).unwrap();
+        assert!(costs.recent(4, 512) == 3, "nor does it end the warm-up: all sizes are known");
+        for size in [1, 2, 4] {
+            let cost = costs.seconds(size, 8);
+            assert!(cost < kept.as_secs_f64() / 2.0, "{size} rows cost {cost} s");
+        }
+    }
+
+    #[test]
+    fn a_model_that_panics_is_refused() {
+        let refused = warm_up(64, Some(32), LONG).run(&Kept(Duration::ZERO), &[row(&[1], true)]);
+        assert_eq!(refused.unwrap_err(), BackendError::Panicked);
     }
 
     const CONVOLUTIONS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/onnx/convolutions.onnx");
