@@ -67,19 +67,17 @@ impl Units {
 
     /// The row with those parts alone that `kept` says yes of.
     pub(super) fn masked(&self, kept: &[bool]) -> Row {
-        let mut row = self.row.clone();
         match &self.kind {
             Kind::Tokens { places, nothing, input, .. } => {
-                let hidden = places.iter().zip(kept).filter(|(_, kept)| !**kept).map(|(place, _)| *place);
-                replace(&mut row, *input, |elements| {
-                    if let TensorData::Int64(ids) = elements {
-                        hidden.for_each(|place| ids.get_mut(place).into_iter().for_each(|id| *id = *nothing));
-                    }
-                });
+                let hidden = || places.iter().zip(kept).filter(|(_, kept)| !**kept).map(|(place, _)| *place);
+                self.changed(*input, |elements| {
+                    let TensorData::Int64(ids) = elements else { return };
+                    hidden().for_each(|place| ids.get_mut(place).into_iter().for_each(|id| *id = *nothing));
+                })
             }
             Kind::Patches { channels_last, height, width } => {
                 let size = (PATCHES.min(*height), PATCHES.min(*width));
-                replace(&mut row, 0, |elements| {
+                self.changed(0, |elements| {
                     let TensorData::Fp32(values) = elements else { return };
                     let channels = values.len() / (height * width).max(1);
                     for (at, value) in values.iter_mut().enumerate() {
@@ -90,20 +88,22 @@ impl Units {
                             *value = 0.0;
                         }
                     }
-                });
+                })
             }
         }
-        row
     }
-}
 
-/// Changes the elements of one input of `row`.
-fn replace(row: &mut Row, input: usize, change: impl FnOnce(&mut TensorData)) {
-    let Some(tensor) = row.inputs.get_mut(input) else { return };
-    let (shape, mut elements) = tensor.clone().into_parts();
-    change(&mut elements);
-    if let Ok(changed) = Tensor::new(shape, elements) {
-        *tensor = changed;
+    /// The row with other elements in one of its inputs.
+    fn changed(&self, input: usize, change: impl Fn(&mut TensorData)) -> Row {
+        let changed = |tensor: &Tensor| {
+            let (shape, mut elements) = tensor.clone().into_parts();
+            change(&mut elements);
+            Tensor::new(shape, elements).expect("there are as many elements as before")
+        };
+        let Row { inputs, length, may_be_padded } = &self.row;
+        let own = |(index, tensor): (usize, &Tensor)| if index == input { changed(tensor) } else { tensor.clone() };
+        let inputs = inputs.iter().enumerate().map(own).collect();
+        Row { inputs, length: *length, may_be_padded: *may_be_padded }
     }
 }
 
