@@ -6,6 +6,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -226,6 +227,35 @@ async fn a_version_and_its_alias_may_come_in_any_order() {
     watcher.look().await;
     assert_eq!(version(&repository, "identity", None).await, 2);
     assert_eq!(stand.changes(), [ModelChange::TakenUp, ModelChange::Realiased]);
+}
+
+/// Who goes back to another version does not wait for one that is being loaded, however long that takes.
+#[tokio::test(start_paused = true)]
+async fn aliases_change_while_a_version_is_loaded() {
+    let stand = Stand::new(&[("identity", 1), ("identity", 2)]);
+    let repository = stand.open(None);
+    let mut watcher = Watcher::new(Arc::clone(&repository));
+    stand.copy("identity", 3);
+    // A pipe: whoever reads it waits until somebody writes.
+    let onnx = stand.folder("identity", 3).join("model.onnx");
+    let content = fs::read(&onnx).unwrap();
+    fs::remove_file(&onnx).unwrap();
+    assert!(Command::new("mkfifo").arg(&onnx).status().unwrap().success());
+    watcher.look().await;
+    let looking = tokio::spawn(async move { watcher.look().await });
+    stand.alias("identity", &[("stable", 1, 0.0)]);
+    for _ in 0..100 {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        if version(&repository, "identity", None).await == 1 {
+            break;
+        }
+    }
+    assert_eq!(version(&repository, "identity", None).await, 1, "the alias waits for the version that is being loaded");
+    assert!(!looking.is_finished());
+    tokio::task::spawn_blocking(move || fs::write(onnx, content).unwrap()).await.unwrap();
+    looking.await.unwrap();
+    assert_eq!(version(&repository, "identity", Some(3)).await, 3);
+    assert_eq!(stand.changes(), [ModelChange::Realiased, ModelChange::TakenUp]);
 }
 
 #[tokio::test]

@@ -8,17 +8,18 @@ use std::time::Duration;
 use serde_json::{Map, Value};
 use sha2::{Digest as _, Sha256};
 
+use super::aside::DropsAside;
 use super::explain::invalid;
 use super::units::Units;
 use super::warm_up::WarmUp;
 use super::{ModelError, ModelSpec, golden};
-use crate::backend::Backend;
 use crate::backend::tract::{GraphSpec, Padding, TractBackend};
+use crate::backend::{Backend, BackendError};
 use crate::batch::batcher::{Batcher, BatcherSettings, SubmitOptions};
 use crate::batch::cost::CostModel;
 use crate::batch::policy::Bounds;
 use crate::batch::report::Observer;
-use crate::batch::row::{Inferred, Row, RowOutput};
+use crate::batch::row::{Batch, BatchOutput, Inferred, Row, RowOutput};
 use crate::error::{ErrorCode, JobError};
 use crate::limits::{INLINE_PREPARE_BYTES, WARM_UP};
 use crate::postprocess::Postprocessor;
@@ -55,7 +56,7 @@ pub type Wrap = Arc<dyn Fn(&str, Arc<dyn Backend>) -> Arc<dyn Backend> + Send + 
 #[derive(Debug)]
 pub struct LoadedModel {
     spec: ModelSpec,
-    preprocessor: Arc<Preprocessor>,
+    preprocessor: Arc<DropsAside<Preprocessor>>,
     batcher: Batcher,
     postprocessor: Postprocessor,
 }
@@ -93,9 +94,9 @@ impl LoadedModel {
             bounds: bounds(&spec, options),
             objectives: objectives(&spec, options.batching.objectives),
         };
-        let backend = (options.wrap)(&spec.name, backend);
+        let backend = (options.wrap)(&spec.name, Arc::new(DropsAside::new(backend)));
         let batcher = Batcher::new(backend, settings, costs, (options.observe)(&spec.name));
-        Self { spec, preprocessor: Arc::new(preprocessor), batcher, postprocessor }
+        Self { spec, preprocessor: Arc::new(DropsAside::new(preprocessor)), batcher, postprocessor }
     }
 
     /// What the model is.
@@ -169,6 +170,25 @@ impl LoadedModel {
             parameters,
             outputs: self.postprocessor.shape(&rows, &asked.outputs)?,
         })
+    }
+}
+
+/// A backend whose weights are given back aside, whoever lets go of it last.
+impl Backend for DropsAside<Arc<dyn Backend>> {
+    fn run(&self, batch: &Batch) -> Result<BatchOutput, BackendError> {
+        (**self).run(batch)
+    }
+
+    fn planned_shape(&self, rows: usize, length: usize) -> (usize, usize) {
+        (**self).planned_shape(rows, length)
+    }
+
+    fn is_warm(&self, rows: usize, length: usize) -> bool {
+        (**self).is_warm(rows, length)
+    }
+
+    fn prepare(&self, rows: usize, length: usize) -> bool {
+        (**self).prepare(rows, length)
     }
 }
 
@@ -286,4 +306,64 @@ pub(super) fn read_checked(spec: &ModelSpec, folder: &Path) -> Result<Vec<u8>, M
 /// SHA-256, hexadecimal.
 pub(super) fn digest(bytes: &[u8]) -> String {
     Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use super::*;
+    use crate::settings::BatchingPolicy;
+
+    /// Tells the thread on which it is dropped.
+    struct Telling(Arc<dyn Backend>, mpsc::SyncSender<Option<String>>);
+
+    impl Drop for Telling {
+        fn drop(&mut self) {
+            self.1.send(std::thread::current().name().map(str::to_owned)).unwrap();
+        }
+    }
+
+    impl Backend for Telling {
+        fn run(&self, batch: &Batch) -> Result<BatchOutput, BackendError> {
+            self.0.run(batch)
+        }
+
+        fn planned_shape(&self, rows: usize, length: usize) -> (usize, usize) {
+            self.0.planned_shape(rows, length)
+        }
+
+        fn is_warm(&self, rows: usize, length: usize) -> bool {
+            self.0.is_warm(rows, length)
+        }
+
+        fn prepare(&self, rows: usize, length: usize) -> bool {
+            self.0.prepare(rows, length)
+        }
+    }
+
+    #[tokio::test]
+    async fn whoever_lets_go_of_a_model_last_does_not_wait_for_its_weights() {
+        let objective = Duration::from_secs(1);
+        let options = ModelOptions {
+            batching: BatchingSettings {
+                max_run: objective,
+                executors: 1,
+                max_batch_size: 1,
+                max_waiting_rows: 1,
+                policy: BatchingPolicy::Adaptive,
+                objectives: Objectives { normal: objective, urgent: objective },
+            },
+            observe: Arc::new(|_| Arc::new(|_| {})),
+            wrap: Arc::new(|_, backend| backend),
+            changed: Arc::new(|_, _| {}),
+        };
+        let folder = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/models/identity/1"));
+        let (spec, mut parts) = load_checked(folder).unwrap();
+        let (told, hears) = mpsc::sync_channel(1);
+        parts.backend = Arc::new(Telling(parts.backend, told));
+        drop(LoadedModel::assemble(spec, parts, CostModel::default(), &options));
+        let thread = tokio::task::spawn_blocking(move || hears.recv().unwrap()).await.unwrap();
+        assert_eq!(thread.as_deref(), Some("model-drop"));
+    }
 }

@@ -134,7 +134,11 @@ impl ModelRepository {
 
     /// Puts another snapshot in place. Jobs that have resolved their model keep it.
     pub(super) fn swap(&self, snapshot: Snapshot) {
-        *self.snapshot.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(snapshot);
+        let mut current = self.snapshot.write().unwrap_or_else(PoisonError::into_inner);
+        let old = std::mem::replace(&mut *current, Arc::new(snapshot));
+        drop(current);
+        // Not under the lock, at which jobs wait: it may be the last that holds a model.
+        drop(old);
     }
 
     /// Loads the version in `folder`, and runs it in the sizes that jobs will.

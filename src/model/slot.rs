@@ -94,7 +94,9 @@ impl Slot {
 
     /// Lets the model go; jobs that have it finish with it.
     pub(super) fn unload(&self) -> bool {
-        self.lock().take().is_some()
+        let model = self.lock().take();
+        // Not under the lock: it may be the last that holds the model.
+        model.is_some()
     }
 
     pub(super) fn touch(&self, now: u64) {

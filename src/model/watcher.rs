@@ -6,6 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,6 +15,9 @@ use super::aside::aside;
 use super::repository::{check_aliases, find_versions};
 use super::slot::{Fingerprint, Slot};
 use super::{ModelChange, ModelError, ModelRepository};
+
+/// Between two looks at the aliases while a version is loaded.
+const ALIASES_PAUSE: Duration = Duration::from_secs(1);
 
 /// A version by its name and number.
 type Version = (String, u32);
@@ -80,9 +84,7 @@ impl Watcher {
         for found in served {
             self.consider(found).await;
         }
-        for name in names {
-            self.read_aliases(&name);
-        }
+        self.read_all_aliases();
     }
 
     async fn scan(&mut self) -> Option<Vec<Found>> {
@@ -134,9 +136,10 @@ impl Watcher {
             self.restless.insert(version, fingerprint);
             return;
         }
-        self.restless.remove(&version);
         let (name, number) = version.clone();
-        match self.build(&version, folder).await {
+        let built = self.build(&version, folder).await;
+        self.restless.remove(&version);
+        match built {
             Ok(slot) => {
                 self.refused.remove(&version);
                 self.take_up(slot);
@@ -160,11 +163,18 @@ impl Watcher {
         }
     }
 
-    /// Loads a version beside the jobs, and runs it before any of them does.
-    async fn build(&self, (name, version): &Version, folder: PathBuf) -> Result<Slot, String> {
+    /// Loads a version beside the jobs, and runs it before any of them does. Aliases are read meanwhile: where jobs leave little
+    /// time, loading takes long, and whoever goes back to another version is in a hurry.
+    async fn build(&mut self, (name, version): &Version, folder: PathBuf) -> Result<Slot, String> {
         let (repository, name, version) = (Arc::clone(&self.repository), name.clone(), *version);
         let load = move || repository.load_warm(&name, version, &folder).map_err(|error| error.to_string());
-        aside(load).await.unwrap_or_else(|| Err("loading it panicked".to_owned()))
+        let mut loading = pin!(aside(load));
+        loop {
+            tokio::select! {
+                loaded = &mut loading => return loaded.unwrap_or_else(|error| Err(format!("it cannot be loaded: {error}"))),
+                () = tokio::time::sleep(ALIASES_PAUSE) => self.read_all_aliases(),
+            }
+        }
     }
 
     fn take_up(&self, slot: Slot) {
@@ -192,6 +202,12 @@ impl Watcher {
             tracing::info!(model.name = name, model.version = version, "model `{name}` version {version} is retired");
             self.repository.swap(snapshot.clone());
             self.count(&name, ModelChange::Retired);
+        }
+    }
+
+    fn read_all_aliases(&mut self) {
+        for name in self.repository.names() {
+            self.read_aliases(&name);
         }
     }
 
