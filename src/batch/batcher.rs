@@ -18,7 +18,7 @@ use super::policy::{Bounds, Decision, Dispatch, Moment, Policy};
 use super::pool::{Answer, JobClass, Pool, Waiting};
 use super::report::{BatchReport, Observed, Observer};
 use super::row::{Batch, BatchOutput, Inferred, Row};
-use crate::backend::{Backend, BackendError};
+use crate::backend::{Backend, BackendError, run_caught};
 use crate::error::{ErrorCode, JobError};
 use crate::settings::{BatchingPolicy, Objectives};
 use crate::telemetry::labels::DispatchReason;
@@ -357,14 +357,6 @@ impl Driver {
             }
         }
     }
-}
-
-/// Runs a batch, turns a panic into an error, and holds the backend to its word that rows in are rows out.
-fn run_caught(backend: &dyn Backend, batch: &Batch) -> Result<BatchOutput, BackendError> {
-    let run = std::panic::AssertUnwindSafe(|| backend.run(batch));
-    let output = std::panic::catch_unwind(run).unwrap_or(Err(BackendError::Panicked))?;
-    let (expected, actual) = (batch.rows.len(), output.rows.len());
-    if expected == actual { Ok(output) } else { Err(BackendError::RowCount { expected, actual }) }
 }
 
 /// Ends a row that is cancelled or late; the former's owner does not hear it.
