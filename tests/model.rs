@@ -10,11 +10,12 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use inferq::backend::tract::Step;
 use inferq::batch::batcher::SubmitOptions;
+use inferq::batch::policy::BatchScope;
 use inferq::batch::pool::JobClass;
 use inferq::error::{ErrorCode, JobError};
 use inferq::model::{
-    ExplainRequest, LoadedModel, ModelOptions, ModelRepository, Optimization, Subject, Verdict, optimize,
-    register_optimized,
+    About, ExplainRequest, LoadedModel, ModelOptions, ModelRepository, Optimization, Registration, Subject, Verdict,
+    optimize, register, register_optimized,
 };
 use inferq::protocol::request::{InferInput, InferenceRequest, RequestBounds};
 use inferq::protocol::response::{InferOutput, InferenceResponse};
@@ -599,4 +600,30 @@ fn a_model_without_an_embedding_has_none_to_fold() {
     let asked = Optimization { texts: posts(1), ..steps(&[Step::Fold]) };
     let error = optimize(&subject, &asked).unwrap_err().to_string();
     assert!(error.contains("labelled texts are for classifiers of texts"), "{error}");
+}
+
+#[tokio::test]
+async fn a_name_that_leads_out_of_the_repository_is_refused_before_anything_is_written() {
+    let place = tempfile::tempdir().unwrap();
+    let repository = place.path().join("models");
+    fs::create_dir(&repository).unwrap();
+    let asked = Registration {
+        file: Path::new(ROOT).join("models/topic/1/model.onnx"),
+        name: "../outside".to_owned(),
+        version: Some(1),
+        about: About::default(),
+        labels: None,
+        tokenizer: None,
+        max_tokens: 128,
+        pad_id: 0,
+        batch_scope: BatchScope::Shared,
+        max_batch_size: None,
+        preprocess: None,
+        golden: None,
+        golden_tolerance: 1e-4,
+    };
+    let error = register(&repository, &asked, &options()).unwrap_err().to_string();
+    assert!(error.contains("name is `../outside`: letters, digits"), "{error}");
+    assert_eq!(fs::read_dir(place.path()).unwrap().count(), 1, "only the repository");
+    assert_eq!(fs::read_dir(&repository).unwrap().count(), 0);
 }

@@ -13,7 +13,7 @@ use super::loaded::{digest, load_parts};
 use super::repository::find_versions;
 use super::sample::{Sampled, measured, sample};
 use super::spec::BatchingSpec;
-use super::{LoadedModel, ModelError, ModelOptions, ModelSpec, golden};
+use super::{LoadedModel, ModelError, ModelOptions, ModelSpec, check, golden};
 use crate::backend::tract::{GraphFacts, inspect};
 use crate::batch::policy::BatchScope;
 use crate::postprocess::{Activation, ClassificationSpec, PostprocessSpec};
@@ -100,6 +100,8 @@ pub fn register(directory: &Path, asked: &Registration, options: &ModelOptions) 
         return Err(ModelError::Exists { path: folder });
     }
     let spec = describe(asked, version, &graph, digest(&onnx))?;
+    // Before anything is written: a name may be a path that leads out of the repository.
+    check::place(&spec, &folder).map_err(|fault| ModelError::Refused { path: asked.file.clone(), fault })?;
     let mut tried = None;
     let folder = into_place(directory, &spec, options, |staged| {
         copy_files(asked, &onnx, staged)?;
