@@ -149,6 +149,7 @@ Each was seen to turn red when the code was broken so:
 | another prefetch after a reconnect | 3: the prefetch differs |
 | suspects run like all other jobs | 9: dead letters of innocent jobs |
 | a drain that does not wait for what runs | 11, 12: duplicates, jobs left in the queue |
+| 1 KiB kept of each job | 18: memory grows by more than its mark |
 
 ## Measured
 ";
