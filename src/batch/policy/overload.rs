@@ -19,8 +19,7 @@ pub(super) fn worth_keeping(rows: &[Candidate<'_>], (arrivals, executors): (f64,
     let mut best = (0, 0.0);
     let mut last_size = 0;
     for (place, (row, slack)) in rows.iter().zip(&slacks).enumerate() {
-        let most =
-            bounds.max_batch_size.min(bounds.max_batch_tokens / row.length.max(1)).min(rows.len() - place).max(1);
+        let most = bounds.most(row.length).min(rows.len() - place).max(1);
         let (size, seconds) = largest_within(*slack, row, costs, most);
         if place > 0 && size <= last_size {
             // As small as one that was looked at, and fewer of them.
