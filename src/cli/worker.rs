@@ -29,18 +29,28 @@ Examples:
   inferq worker --set models.serve=topic --set batching.executors=1 --log-format json";
 
 pub(super) fn run(_args: WorkerArgs, context: &Context) -> Result<(), Failure> {
-    block_on(async {
-        let settings = &context.settings;
+    let settings = context.settings.clone();
+    block_on(on_a_worker_thread(async move {
         let (asked, stopping) = oneshot::channel();
         // Beside the service: a worker that already stops for another reason is asked twice, too.
         tokio::spawn(obey(Signals::listen()?, asked));
         let stop = async { drop(stopping.await) };
         let reload = KeyReload::default();
         tokio::spawn(hang_ups(reload.clone(), signal(SignalKind::hangup()).map_err(uncaught)?));
-        let drained = serve(settings, reload, stop).await?;
+        let drained = serve(&settings, reload, stop).await?;
         tracing::info!(jobs.abandoned = drained.abandoned, "stopped");
         Ok(())
-    })
+    }))
+}
+
+/// Does `service` on the runtime's own threads: the thread that blocks on the runtime is none of them, and would have to be woken
+/// for every delivery.
+async fn on_a_worker_thread<T: Send + 'static>(service: impl Future<Output = T> + Send + 'static) -> T {
+    match tokio::spawn(service).await {
+        Ok(done) => done,
+        // Nobody aborts it.
+        Err(error) => std::panic::resume_unwind(error.into_panic()),
+    }
 }
 
 fn uncaught(error: std::io::Error) -> Failure {

@@ -3,6 +3,7 @@
 //! Called by `process`, which holds what a job has of this worker in a [`Held`] until it is settled.
 
 use std::mem;
+use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::task::JoinSet;
@@ -113,8 +114,9 @@ impl<P: Publisher> Worker<P> {
         }
     }
 
-    /// Does `work`; what is held among all workers is kept meanwhile.
-    pub(super) async fn keeping<T>(&self, held: &Held<'_>, work: impl Future<Output = T>) -> T {
+    /// Does `work`; what is held among all workers is kept meanwhile. Pinned by the caller: a future that is handed on by value
+    /// lies in each that it passes, and there is one for every job under way.
+    pub(super) async fn keeping<F: Future>(&self, held: &Held<'_>, work: Pin<&mut F>) -> F::Output {
         match (&self.shared, &held.lease) {
             (Some(shared), Some(lease)) => shared.keeping(lease, work).await,
             (Some(_) | None, _) => work.await,

@@ -3,6 +3,7 @@
 //! Asked by `admit` after this worker's own guard, where `worker.replay_redis_url` is set. What stands there are names of
 //! tenants and digests, never content. A Redis that does not answer lets nothing run. The only user of the crate redis.
 
+use std::pin::Pin;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -203,14 +204,13 @@ impl SharedReplays {
     }
 
     /// Does `work`, and keeps the lease meanwhile.
-    pub(super) async fn keeping<T>(&self, lease: &Lease, work: impl Future<Output = T>) -> T {
-        tokio::pin!(work);
+    pub(super) async fn keeping<F: Future>(&self, lease: &Lease, mut work: Pin<&mut F>) -> F::Output {
         loop {
-            match timeout(SHARED_REPLAY_LEASE / 3, &mut work).await {
+            match timeout(SHARED_REPLAY_LEASE / 3, work.as_mut()).await {
                 Ok(done) => return done,
                 // The lease knows what came of it, and is looked at when it counts. The work goes on meanwhile.
                 Err(_) => tokio::select! {
-                    done = &mut work => return done,
+                    done = work.as_mut() => return done,
                     _either = self.renew(lease) => {}
                 },
             }

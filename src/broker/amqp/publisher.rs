@@ -5,6 +5,7 @@
 //! what carries the returned message's own exchange, routing key and message id.
 
 use std::collections::HashSet;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -53,14 +54,12 @@ impl Publisher for AmqpPublisher {
         let request = PublishRequest { address: address.clone(), message, answer };
         let published = async {
             let gone = |_| PublishError::Unavailable("the connection was closed".to_owned());
-            self.requests
-                .send(request)
-                .await
-                .map_err(|_| PublishError::Unavailable("the worker is closed".to_owned()))?;
+            let closed = |_| PublishError::Unavailable("the worker is closed".to_owned());
+            self.requests.reserve().await.map_err(closed)?.send(request);
             answered.await.map_err(gone)?
         };
         // A request whose caller has given up is not published any more: see `publish_requests`.
-        let published = patiently(self.limit, self.blocked.clone(), published).await;
+        let published = patiently(self.limit, self.blocked.clone(), pin!(published)).await;
         published.unwrap_or(Err(PublishError::TimedOut(self.limit)))
     }
 }
@@ -69,12 +68,15 @@ impl Publisher for AmqpPublisher {
 ///
 /// An alarm of the broker can last for hours. Giving up would deliver every job again and again, each time nearer to its
 /// delivery limit, until innocent jobs are dead letters; and the prefetch bounds what waits.
-async fn patiently<F: Future>(limit: Duration, mut blocked: watch::Receiver<bool>, published: F) -> Option<F::Output> {
-    tokio::pin!(published);
+async fn patiently<F: Future>(
+    limit: Duration,
+    mut blocked: watch::Receiver<bool>,
+    mut published: Pin<&mut F>,
+) -> Option<F::Output> {
     loop {
         let is_blocked = *blocked.borrow_and_update();
         tokio::select! {
-            output = &mut published => return Some(output),
+            output = published.as_mut() => return Some(output),
             () = sleep(limit), if !is_blocked => return None,
             Ok(()) = blocked.changed() => {}
         }
@@ -98,7 +100,7 @@ pub(super) async fn publish_requests(channel: Channel, publishing: Publishing, l
             return Ok(());
         }
         batch.retain(|request: &PublishRequest| !request.answer.is_closed());
-        let published = patiently(limit, blocked.subscribe(), publish_batch(&channel, &batch)).await;
+        let published = patiently(limit, blocked.subscribe(), pin!(publish_batch(&channel, &batch))).await;
         let decided = published.unwrap_or_else(|| Err(format!("a batch was not confirmed within {limit:?}")));
         match decided {
             Ok(answers) => answer_all(&mut batch, answers),
@@ -208,7 +210,7 @@ mod tests {
     async fn a_publish_is_given_up_after_its_limit() {
         let (_blocked, blocking) = watch::channel(false);
         let began = tokio::time::Instant::now();
-        assert_eq!(patiently(LIMIT, blocking, std::future::pending::<()>()).await, None);
+        assert_eq!(patiently(LIMIT, blocking, pin!(std::future::pending::<()>())).await, None);
         assert_eq!(began.elapsed(), LIMIT);
     }
 
@@ -223,8 +225,9 @@ mod tests {
             blocked.send_replace(false);
             std::future::pending::<()>().await;
         };
+        let never = pin!(std::future::pending::<()>());
         tokio::select! {
-            given_up = patiently(LIMIT, blocking, std::future::pending::<()>()) => assert_eq!(given_up, None),
+            given_up = patiently(LIMIT, blocking, never) => assert_eq!(given_up, None),
             () = alarm => {}
         }
         assert_eq!(began.elapsed(), LIMIT / 2 + LIMIT * 100 + LIMIT);
