@@ -5,12 +5,13 @@
 //! in the background, which jobs must not wait for, is run again row by row.
 
 use std::collections::VecDeque;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::task::{JoinHandle, JoinSet};
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep_until};
 
 use super::compiling::Compiling;
 use super::cost::CostModel;
@@ -202,10 +203,15 @@ struct Driver {
 
 impl Driver {
     async fn drive(mut self) {
+        // One for all looks: most are put off long before they are due, and one that is made anew is a turn at the timers' lock.
+        let mut alarm = pin!(sleep_until(Instant::now()));
         loop {
             self.dispatch();
             self.tell_waiting();
             let look = self.pool.next_look().into_iter().chain(self.ask_again).min();
+            if let Some(look) = look.filter(|look| *look != alarm.deadline()) {
+                alarm.as_mut().reset(look);
+            }
             tokio::select! {
                 Some(finished) = self.running.join_next(), if !self.running.is_empty() => match finished {
                     Ok(finished) => self.finish(finished),
@@ -215,7 +221,7 @@ impl Driver {
                 Some(rows) = self.incoming.recv() => self.take_in(rows),
                 () = self.compiling.done(), if self.compiling.is_busy() => {}
                 // Whoever waits for a busy model is told in time that it is too late.
-                () = sleep_until(look), if look.is_some() => {}
+                () = alarm.as_mut(), if look.is_some() => {}
                 else => return,
             }
         }
@@ -298,17 +304,22 @@ impl Driver {
         let backend = Arc::clone(&self.backend);
         let began = Instant::now();
         self.running.spawn_blocking(move || {
-            let batch = Batch { rows: rows.iter().map(|waiting| waiting.row.clone()).collect() };
+            let batch = Batch { rows: rows.iter_mut().map(|waiting| waiting.row.take()).collect() };
             let (size, length) = (batch.rows.len(), batch.padded_length());
             let was_warm = backend.is_warm(size, length);
             let planned_shape = backend.planned_shape(size, length);
             let result = run_caught(&*backend, &batch);
+            let real_length = batch.rows.iter().map(|row| row.length).sum();
+            if result.is_err() {
+                // They are run again, in smaller batches.
+                rows.iter_mut().zip(batch.rows).for_each(|(waiting, row)| waiting.row = row);
+            }
             let background = rows.iter().any(|waiting| waiting.background);
             let report = BatchReport {
                 size,
                 padded_length: length,
                 planned_shape,
-                real_length: batch.rows.iter().map(|row| row.length).sum(),
+                real_length,
                 ran: began.elapsed(),
                 reason,
                 expected: if was_warm { expected } else { Duration::ZERO },
@@ -370,14 +381,6 @@ fn late() -> JobError {
 
 fn unloading() -> JobError {
     JobError::new(ErrorCode::ModelUnavailable, "the model is being unloaded")
-}
-
-/// Sleeps until `moment`, or for ever.
-async fn sleep_until(moment: Option<Instant>) {
-    match moment {
-        Some(moment) => tokio::time::sleep_until(moment).await,
-        None => std::future::pending().await,
-    }
 }
 
 fn answer(waiting: Waiting, answer: Answer) {

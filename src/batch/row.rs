@@ -35,6 +35,12 @@ impl Row {
         self.inputs.iter().map(|input| input.elements().len()).sum()
     }
 
+    /// Moves the row out; what stays has its length and no inputs.
+    pub(super) fn take(&mut self) -> Self {
+        let Self { length, may_be_padded, .. } = *self;
+        Self { inputs: std::mem::take(&mut self.inputs), length, may_be_padded }
+    }
+
     /// Whether both rows can be in one batch.
     #[must_use]
     pub fn fits_with(&self, other: &Self) -> bool {

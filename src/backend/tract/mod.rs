@@ -145,8 +145,8 @@ impl TractBackend {
     /// The longest open axis of inputs of these shapes; `None` where none is open.
     fn open_length(&self, shapes: &Shapes) -> Option<usize> {
         let own = |(spec, shape): (&TensorSpec, &Vec<usize>)| {
-            let axes: Vec<_> = spec.row_axes().zip(shape.iter().skip(1).copied()).collect();
-            axes.into_iter().filter_map(|(fixed, size)| fixed.is_none().then_some(size)).max()
+            let axes = spec.row_axes().zip(shape.iter().skip(1));
+            axes.filter_map(|(fixed, size)| fixed.is_none().then_some(*size)).max()
         };
         self.inputs.iter().zip(shapes).filter_map(own).max()
     }

@@ -60,6 +60,14 @@ fn stack<T: Datum + Copy>(
     padding: T,
     elements: impl Fn(&TensorData) -> Option<&Vec<T>>,
 ) -> TractResult<TractTensor> {
+    let stacked_shape: Vec<usize> = std::iter::once(rows.len()).chain(shape.iter().copied()).collect();
+    if let [row] = rows
+        && row.shape() == shape
+    {
+        // One image is large, and there is nothing to put it together with.
+        let Some(own) = elements(row.elements()) else { bail!("rows of one input have two datatypes") };
+        return TractTensor::from_shape(&stacked_shape, own);
+    }
     let row_elements: usize = shape.iter().product();
     let mut stacked = Vec::with_capacity(rows.len() * row_elements);
     for row in rows {
@@ -70,8 +78,7 @@ fn stack<T: Datum + Copy>(
             fill_up(own, row.shape(), shape, padding, &mut stacked);
         }
     }
-    let shape: Vec<usize> = std::iter::once(rows.len()).chain(shape.iter().copied()).collect();
-    TractTensor::from_shape(&shape, &stacked)
+    TractTensor::from_shape(&stacked_shape, &stacked)
 }
 
 /// The largest of every axis: the least shape that all rows fit into.

@@ -216,8 +216,9 @@ impl Costs<'_> {
         let each = |rows: usize| self.seconds(rows, length) / rows as f64;
         let doubled = std::iter::successors(Some(1_usize), |rows| rows.checked_mul(2));
         let sizes = doubled.take_while(|rows| *rows < most).chain([most]);
-        let best = sizes.clone().map(each).fold(f64::INFINITY, f64::min);
-        sizes.into_iter().find(|rows| each(*rows) <= best * AS_GOOD).unwrap_or(most)
+        let costs: Vec<(usize, f64)> = sizes.map(|rows| (rows, each(rows))).collect();
+        let best = costs.iter().map(|(_, each)| *each).fold(f64::INFINITY, f64::min);
+        costs.iter().find(|(_, each)| *each <= best * AS_GOOD).map_or(most, |(rows, _)| *rows)
     }
 
     fn seconds(&self, rows: usize, length: usize) -> f64 {
