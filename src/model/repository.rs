@@ -116,7 +116,10 @@ impl ModelRepository {
                 tracing::error!(%error, model.name = name, "model `{name}` version {version} cannot be loaded again");
                 Err(unavailable(name, version))
             }
-            Err(_) => Err(unavailable(name, version)),
+            Err(error) => {
+                tracing::error!(%error, model.name = name, "loading model `{name}` version {version} again panicked");
+                Err(unavailable(name, version))
+            }
         }
     }
 

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::aliases::Aliases;
-use super::aside::aside;
+use super::aside::{AsideError, aside};
 use super::repository::{check_aliases, find_versions};
 use super::slot::{Fingerprint, Slot};
 use super::{ModelChange, ModelError, ModelRepository};
@@ -45,6 +45,14 @@ struct Found {
     version: Version,
     folder: PathBuf,
     fingerprint: Fingerprint,
+}
+
+/// Why there is nothing to take up.
+enum Unbuilt {
+    /// The version is wrong.
+    Refused(String),
+    /// The machine has no thread to load it on.
+    NoThread(String),
 }
 
 impl Watcher {
@@ -150,7 +158,16 @@ impl Watcher {
                 );
                 self.count(&name, ModelChange::TakenUp);
             }
-            Err(fault) => {
+            // No fault of its files: it is tried again though they do not change.
+            Err(Unbuilt::NoThread(fault)) => {
+                tracing::warn!(
+                    fault,
+                    model.name = name,
+                    model.version = number,
+                    "model `{name}` version {number} cannot be loaded now"
+                );
+            }
+            Err(Unbuilt::Refused(fault)) => {
                 tracing::error!(
                     fault,
                     model.name = name,
@@ -165,13 +182,17 @@ impl Watcher {
 
     /// Loads a version beside the jobs, and runs it before any of them does. Aliases are read meanwhile: where jobs leave little
     /// time, loading takes long, and whoever goes back to another version is in a hurry.
-    async fn build(&mut self, (name, version): &Version, folder: PathBuf) -> Result<Slot, String> {
+    async fn build(&mut self, (name, version): &Version, folder: PathBuf) -> Result<Slot, Unbuilt> {
         let (repository, name, version) = (Arc::clone(&self.repository), name.clone(), *version);
-        let load = move || repository.load_warm(&name, version, &folder).map_err(|error| error.to_string());
+        let load = move || repository.load_warm(&name, version, &folder);
         let mut loading = pin!(aside(load));
         loop {
             tokio::select! {
-                loaded = &mut loading => return loaded.unwrap_or_else(|error| Err(format!("it cannot be loaded: {error}"))),
+                loaded = &mut loading => return match loaded {
+                    Ok(loaded) => loaded.map_err(|error| Unbuilt::Refused(error.to_string())),
+                    Err(AsideError::Panicked) => Err(Unbuilt::Refused("loading it panicked".to_owned())),
+                    Err(AsideError::NoThread(why)) => Err(Unbuilt::NoThread(why)),
+                },
                 () = tokio::time::sleep(ALIASES_PAUSE) => self.read_all_aliases(),
             }
         }

@@ -5,6 +5,7 @@ use std::io;
 use std::sync::Arc;
 
 use tokio::sync::watch;
+use tokio::task::JoinSet;
 
 use super::announcing::{Announcing, said};
 use super::prefetch::{Steering, first, steer};
@@ -80,17 +81,21 @@ pub async fn serve_parts(
     let (consumer, publisher, connectivity) = amqp::start_following(&settings.broker, subscription, prefetch.clone())?;
     let (loads, metrics) = (Arc::clone(&parts.loads), Arc::clone(&parts.metrics));
     let steering = Steering { loads, dial, metrics };
-    let steerer = settings.broker.adaptive_prefetch.then(|| tokio::spawn(steer(settings.clone(), steering)));
+    // What goes on beside the jobs ends with this function, however that ends.
+    let mut beside = JoinSet::new();
+    if settings.broker.adaptive_prefetch {
+        beside.spawn(steer(settings.clone(), steering));
+    }
     let announcing = Announcing::start(settings, &parts)?;
-
-    let watched = Arc::clone(&parts.models);
-    let watcher = settings.models.watch_interval.map(|every| tokio::spawn(Watcher::new(watched).watch(every)));
+    if let Some(every) = settings.models.watch_interval {
+        beside.spawn(Watcher::new(Arc::clone(&parts.models)).watch(every));
+    }
     let keyring = Arc::clone(&parts.keyring);
-    let renewal = tokio::spawn(keys::follow(settings.keys.clone(), keyring, Arc::clone(&parts.metrics), reload));
+    beside.spawn(keys::follow(settings.keys.clone(), keyring, Arc::clone(&parts.metrics), reload));
 
     let (runs, metrics) = (Arc::clone(&parts.runs), Arc::clone(&parts.metrics));
     let worker = Arc::new(Worker::new(settings, parts, publisher).following(prefetch));
-    let follower = tokio::spawn(follow(connectivity, Arc::clone(&setter), Arc::clone(&worker)));
+    beside.spawn(follow(connectivity, Arc::clone(&setter), Arc::clone(&worker)));
     let mut overdue = None;
     let stop = async {
         tokio::select! {
@@ -112,14 +117,7 @@ pub async fn serve_parts(
     let stop = async { leaving = stop.await };
     let drained = run(worker, consumer, stop).await;
     said(leaving).await;
-    follower.abort();
-    if let Some(watcher) = watcher {
-        watcher.abort();
-    }
-    renewal.abort();
-    if let Some(steerer) = steerer {
-        steerer.abort();
-    }
+    drop(beside);
     if let Some(telemetry) = telemetry {
         telemetry.stop().await;
     }
