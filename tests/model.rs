@@ -444,8 +444,9 @@ async fn an_image_is_explained_patch_by_patch() {
         let rows = colours.prepare(request).await.unwrap();
         let row = rows[0].clone();
         let answered = colours.infer(rows, patiently()).await.unwrap();
+        let whole = answered[0].output.clone();
         let mut response = colours.shape(answered, &facts).unwrap();
-        colours.explain(&asked, row, &patiently(), &mut response).await.unwrap();
+        colours.explain(&asked, (row, &whole), &patiently(), &mut response).await.unwrap();
         let attributions = response.outputs.iter().find(|output| output.name == "attributions").unwrap();
         assert_eq!(attributions.tensor.shape(), [1, 8, 8], "{method}");
         for (patch, attribution) in floats(attributions).iter().enumerate() {

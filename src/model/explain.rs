@@ -11,7 +11,7 @@ use super::LoadedModel;
 use super::units::Units;
 use crate::batch::batcher::SubmitOptions;
 use crate::batch::pool::JobClass;
-use crate::batch::row::Row;
+use crate::batch::row::{Row, RowOutput};
 use crate::error::{ErrorCode, JobError};
 use crate::limits::{INLINE_MASK_ELEMENTS, MAX_EXPLAIN_RUNS};
 use crate::protocol::request::InferenceRequest;
@@ -102,7 +102,7 @@ struct Asked<'a> {
 }
 
 impl LoadedModel {
-    /// Adds to `response` why the most probable class of `row` is that: the outputs `attributions` and, for texts, `tokens` and
+    /// Adds to `response` why the most probable class of `row`, which the model has answered with `whole`, is that: the outputs `attributions` and, for texts, `tokens` and
     /// `offsets`, and the parameter `explain`. Whatever the class of the job, the rows for this give way to those of jobs.
     ///
     /// # Errors
@@ -110,7 +110,7 @@ impl LoadedModel {
     pub async fn explain(
         &self,
         asked: &ExplainRequest,
-        row: Row,
+        (row, whole): (Row, &RowOutput),
         options: &SubmitOptions,
         response: &mut InferenceResponse,
     ) -> Result<(), JobError> {
@@ -120,9 +120,7 @@ impl LoadedModel {
         if parts == 0 || parts > most {
             return Err(invalid(format!("the input has {parts} parts, 1 to {most} are explained")));
         }
-        let whole = self.infer(vec![units.whole().clone()], options.clone()).await?;
-        let probabilities =
-            whole.first().map(|whole| self.probabilities(&whole.output)).transpose()?.unwrap_or_default();
+        let probabilities = self.probabilities(whole)?;
         let best = |best: usize, (class, p): (usize, &f64)| match probabilities.get(best) {
             Some(most) if p > most => class,
             Some(_) | None => best,
@@ -157,7 +155,7 @@ impl Asked<'_> {
     /// The probability of the class with those units alone that each of `kept` says yes of. There are never more rows of that than
     /// fill a batch.
     async fn scores(&self, kept: impl Iterator<Item = Vec<bool>> + Send) -> Result<Vec<f64>, JobError> {
-        let (mut kept, size) = (kept.fuse(), self.model.spec().batching.max_batch_size);
+        let (mut kept, size) = (kept.fuse(), self.model.max_batch_size());
         let mut scores = Vec::new();
         loop {
             let batch: Vec<Vec<bool>> = kept.by_ref().take(size).collect();
@@ -176,7 +174,7 @@ impl Asked<'_> {
     async fn masked(&self, kept: Vec<Vec<bool>>) -> Result<Vec<Row>, JobError> {
         let units = Arc::clone(self.units);
         let make = move || kept.iter().map(|kept| units.masked(kept)).collect::<Vec<Row>>();
-        if self.units.whole().elements() <= INLINE_MASK_ELEMENTS / self.model.spec().batching.max_batch_size.max(1) {
+        if self.units.whole().elements() <= INLINE_MASK_ELEMENTS / self.model.max_batch_size().max(1) {
             return Ok(make());
         }
         let made = tokio::task::spawn_blocking(make).await;

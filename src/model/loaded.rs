@@ -58,6 +58,8 @@ pub struct LoadedModel {
     spec: ModelSpec,
     preprocessor: Arc<DropsAside<Preprocessor>>,
     batcher: Batcher,
+    /// What it says itself, and the settings allow.
+    max_batch_size: usize,
     postprocessor: Postprocessor,
 }
 
@@ -87,16 +89,18 @@ impl LoadedModel {
 
     fn assemble(spec: ModelSpec, parts: ModelParts, costs: CostModel, options: &ModelOptions) -> Self {
         let ModelParts { preprocessor, backend, postprocessor } = parts;
+        let bounds = bounds(&spec, options);
         let settings = BatcherSettings {
             executors: options.batching.executors,
             max_waiting_rows: options.batching.max_waiting_rows,
             policy: options.batching.policy,
-            bounds: bounds(&spec, options),
+            bounds,
             objectives: objectives(&spec, options.batching.objectives),
         };
         let backend = (options.wrap)(&spec.name, Arc::new(DropsAside::new(backend)));
         let batcher = Batcher::new(backend, settings, costs, (options.observe)(&spec.name));
-        Self { spec, preprocessor: Arc::new(DropsAside::new(preprocessor)), batcher, postprocessor }
+        let preprocessor = Arc::new(DropsAside::new(preprocessor));
+        Self { spec, preprocessor, batcher, max_batch_size: bounds.max_batch_size, postprocessor }
     }
 
     /// What the model is.
@@ -109,6 +113,11 @@ impl LoadedModel {
     #[must_use]
     pub fn labels(&self) -> &[String] {
         self.postprocessor.labels()
+    }
+
+    /// Rows that a batch has at most.
+    pub(super) const fn max_batch_size(&self) -> usize {
+        self.max_batch_size
     }
 
     /// The outputs that a request may ask for, those answered by default first.

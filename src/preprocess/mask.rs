@@ -91,8 +91,10 @@ impl Masked<'_> {
 
 /// Where the byte `at` stood before `pass`; of a placeholder the beginning or the end of the find.
 fn before(pass: &[Replaced], at: usize, is_end: bool) -> usize {
-    let begins_before = |find: &&Replaced| if is_end { find.after.start < at } else { find.after.start <= at };
-    match pass.iter().rfind(begins_before) {
+    let begins_before = |find: &Replaced| if is_end { find.after.start < at } else { find.after.start <= at };
+    // In the order of the text.
+    let begun = pass.partition_point(begins_before);
+    match begun.checked_sub(1).and_then(|last| pass.get(last)) {
         Some(find) if is_end && at <= find.after.end => find.before.end,
         Some(find) if !is_end && at < find.after.end => find.before.start,
         Some(find) => find.before.end + (at - find.after.end),

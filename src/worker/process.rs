@@ -3,6 +3,7 @@
 //! Called by the consume loop for every delivery, many at a time. Publishes nothing: what becomes of the job is an
 //! `Outcome`, which `reply` turns into a confirmed publish.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -57,22 +58,19 @@ impl<P: Publisher> Worker<P> {
         let (message, receipt) = delivery.split();
         // Held until the job is settled.
         let mut held = Held::new(&self.shares, &self.left, &queue);
-        let begun = async {
-            let mut stopwatch = Stopwatch::start(&self.metrics, model);
-            let outcome = self.infer(&message, circumstances, &mut stopwatch, &mut held).await;
-            (stopwatch, outcome)
+        let mut stopwatch = Stopwatch::start(&self.metrics, model);
+        let outcome = tokio::select! {
+            outcome = pin!(self.infer(&message, circumstances, &mut stopwatch, &mut held)) => Some(outcome),
+            () = receipt.voided() => None,
         };
-        let (mut stopwatch, outcome) = tokio::select! {
-            begun = begun => begun,
+        let Some(outcome) = outcome else {
             // The broker has given it to somebody else: what is not answered yet is answered there.
-            () = receipt.voided() => {
-                self.suspicion.outlived_a_loss();
-                self.let_go(&mut held).await;
-                return self.metrics.requeued(RequeueReason::SessionEnded);
-            }
+            self.suspicion.outlived_a_loss();
+            self.let_go(&mut held).await;
+            return self.metrics.requeued(RequeueReason::SessionEnded);
         };
-        let replying = self.reply(Origin { model, receipt: &receipt, held: &held }, message, outcome, &mut stopwatch);
-        let verdict = self.keeping(&held, replying).await;
+        let origin = Origin { model, receipt: &receipt, held: &held };
+        let verdict = self.keeping(&held, pin!(self.reply(origin, message, outcome, &mut stopwatch))).await;
         self.let_go(&mut held).await;
         if receipt.is_stale() {
             self.suspicion.outlived_a_loss();
@@ -115,7 +113,7 @@ impl<P: Publisher> Worker<P> {
         }
         match self.admit(&opened, held).await {
             Ok(admission) => {
-                let ran = self.keeping(held, self.run(&mut opened, message, circumstances, stopwatch)).await;
+                let ran = self.keeping(held, pin!(self.run(&mut opened, message, circumstances, stopwatch))).await;
                 if let Err(error) = self.still_ours(held).await {
                     return Outcome::failed(None, Box::new(opened.reply), None, error);
                 }
@@ -195,13 +193,15 @@ impl<P: Publisher> Worker<P> {
         let model = self.models.resolve(name, *version, &claims.message_id).await?;
         let (asked, explain) = (request.facts(), ExplainRequest::read(&request)?);
         let prepared = model.prepare(request).await?;
-        let explained = explain.zip(prepared.first().cloned());
+        // Of most jobs nothing is explained, and no row is copied.
+        let explained = explain.and_then(|explain| Some((explain, prepared.first()?.clone())));
         stopwatch.lap(Stage::Prepare);
         let rows = model.infer(prepared, options.clone()).await?;
         stopwatch.ran(longest(&rows, |row| row.waited), longest(&rows, |row| row.ran));
+        let whole = explained.as_ref().and(rows.first()).map(|row| row.output.clone());
         let mut response = model.shape(rows, &asked)?;
-        if let Some((explain, row)) = explained {
-            model.explain(&explain, row, &options, &mut response).await?;
+        if let Some(((explain, row), whole)) = explained.zip(whole) {
+            model.explain(&explain, (row, &whole), &options, &mut response).await?;
             stopwatch.lap(Stage::Explain);
         }
         let body = encode(response).await?;
@@ -271,4 +271,23 @@ fn rejected(rejection: Rejection) -> Outcome {
 fn rate_message(tenant: &Tenant) -> String {
     let rate = tenant.grant.max_jobs_per_second.unwrap_or_default();
     format!("tenant `{}` may have {rate} jobs run in a second by one worker", tenant.name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::broker::amqp::AmqpPublisher;
+
+    /// As many of them as the prefetch lie in memory, and each is moved when its task begins.
+    const MOST_BYTES: usize = 8 * 1024;
+
+    fn size_of_future<A, B, F: Future>(_: fn(A, B) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    #[test]
+    fn a_job_under_way_takes_little_room() {
+        let bytes = size_of_future(|worker: &'static Worker<AmqpPublisher>, job: Delivery| worker.process(job));
+        assert!(bytes <= MOST_BYTES, "{bytes} bytes; a future that is handed on by value lies in each that it passes");
+    }
 }
