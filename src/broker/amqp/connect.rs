@@ -8,6 +8,7 @@ use lapin::{Channel, Connection, ConnectionProperties, ErrorKind};
 use tokio::time::timeout;
 
 use super::connected::Connected;
+use super::dial::Attempt;
 use super::endpoint::{Endpoint, EndpointError};
 use super::tls;
 
@@ -111,9 +112,13 @@ pub(super) async fn connect(endpoint: &Endpoint, name: &str, limit: Duration) ->
     let properties = ConnectionProperties::default().with_connection_name(name.to_owned().into());
     let uri = || endpoint.to_string();
     let certificates = certificates(endpoint).await?;
-    let runtime = lapin::runtime::default_runtime()?;
-    let connecting = Connection::connect_uri_with_config(endpoint.uri().to_lapin(), properties, certificates, runtime);
-    match timeout(limit, connecting).await {
+    // Dropped where nobody answers in time, and where nobody waits for the answer any more.
+    let attempt = Attempt::new();
+    let answer = timeout(limit, attempt.connect(endpoint.uri().to_lapin(), properties, certificates)).await;
+    if answer.is_ok() {
+        attempt.answered();
+    }
+    match answer {
         Ok(Ok(connection)) => Ok(Connected::new(connection)),
         Ok(Err(error)) => Err(match error.kind() {
             ErrorKind::ProtocolError(fault) => {

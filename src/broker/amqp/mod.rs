@@ -20,6 +20,7 @@ mod connected;
 mod consumer;
 mod convert;
 mod declare;
+mod dial;
 mod endpoint;
 pub mod letters;
 pub mod pool;
