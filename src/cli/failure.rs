@@ -197,6 +197,9 @@ impl From<ConnectError> for Failure {
             ConnectError::Unreadable { .. } => {
                 "give that user read permission on it, or name another user in broker.url: a worker's may, a tenant's may not"
             }
+            ConnectError::NotTaken { .. } => {
+                "the broker names the reason; another program may have the queue for itself"
+            }
             ConnectError::Declare { .. } => {
                 "`inferq topology show` prints what is declared; set the key back, or drain and delete the queue that differs"
             }

@@ -3,9 +3,10 @@
 use std::pin::pin;
 use std::time::Duration;
 
-use inferq::broker::amqp::Connectivity;
 use inferq::broker::amqp::letters::LetterBox;
+use inferq::broker::amqp::{ConnectError, Connectivity};
 use inferq::broker::{Consumer, Publisher};
+use inferq::settings::BrokerSettings;
 use tokio::time::timeout;
 
 use crate::support::brokers::{MODEL, Rabbit, consuming, losing_the_session, names};
@@ -74,6 +75,31 @@ async fn letters_are_seen_however_long_their_queue_takes_to_answer() {
         assert_eq!(id_of(&letters.next().await.unwrap().unwrap().message), id);
     }
     assert!(letters.next().await.unwrap().is_none());
+    letters.close().await;
+    consumer.close().await;
+}
+
+/// Regression: `inferq dead-letter` waited for as long as it took for a queue without a leader.
+#[tokio::test]
+async fn letters_are_waited_for_no_longer_than_the_limit() {
+    let rabbit = Rabbit::at(virtual_host().await);
+    let queue = names().dead_queue(MODEL);
+    let (consumer, publisher, mut connectivity) = rabbit.start(&job_queue(), 4);
+    consuming(&mut connectivity).await;
+    for id in ["a", "b"] {
+        publisher.publish(&names().dead(MODEL), message(id)).await.unwrap();
+    }
+    let settings = BrokerSettings { connect_timeout: Duration::from_secs(2), ..rabbit.settings.clone() };
+    let mut letters = soon("the opening", LetterBox::open(&settings, &queue)).await.unwrap();
+    assert_eq!(id_of(&letters.next().await.unwrap().unwrap().message), "a");
+
+    told(&rabbit.vhost, &queue, "suspend").await;
+    let told_at_the_second = soon("an error", letters.next()).await.unwrap_err().to_string();
+    let error = soon("an error", LetterBox::open(&settings, &queue)).await.unwrap_err();
+    told(&rabbit.vhost, &queue, "resume").await;
+    assert!(matches!(error, ConnectError::Silent { .. }), "{error:?}");
+    let expected = format!("the broker did not answer within 2s: a letter of queue `{queue}`");
+    assert_eq!([told_at_the_second, error.to_string()], [expected.clone(), expected]);
     letters.close().await;
     consumer.close().await;
 }

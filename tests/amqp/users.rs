@@ -143,6 +143,13 @@ async fn who_may_not_read_letters_is_told_so() {
     assert!(told.contains("may not be read") && told.contains("ACCESS_REFUSED"), "{told}");
     let missing = LetterBox::open(&rabbit.settings, "inferq.dead.nosuch").await.unwrap_err().to_string();
     assert!(missing.contains("is not there") && missing.contains("NOT_FOUND"), "{missing}");
+    // It is there, and another connection's own.
+    let owner = connect(rabbit.settings.url.expose_secret()).await;
+    let channel = soon("a channel", owner.create_channel()).await.unwrap();
+    let options = QueueDeclareOptions { exclusive: true, ..QueueDeclareOptions::default() };
+    soon("a queue", channel.queue_declare("mine".into(), options, FieldTable::default())).await.unwrap();
+    let locked = LetterBox::open(&rabbit.settings, "mine").await.unwrap_err().to_string();
+    assert!(locked.starts_with("no letter can be taken out of queue `mine`: RESOURCE_LOCKED"), "{locked}");
 }
 
 #[tokio::test]

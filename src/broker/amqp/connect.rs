@@ -66,6 +66,14 @@ pub enum ConnectError {
         /// The broker's words.
         reason: String,
     },
+    /// A queue is there, and nothing is handed out of it.
+    #[error("no letter can be taken out of queue `{queue}`: {reason}")]
+    NotTaken {
+        /// The queue.
+        queue: String,
+        /// The broker's words.
+        reason: String,
+    },
     /// The connection broke while it was being set up.
     #[error("the broker closed the connection: {0}")]
     Broken(#[from] lapin::Error),
@@ -82,6 +90,7 @@ impl ConnectError {
             | Self::Refused { .. }
             | Self::Untrusted { .. }
             | Self::Silent { .. }
+            | Self::NotTaken { .. }
             | Self::Broken(_) => false,
         }
     }
@@ -96,6 +105,7 @@ impl ConnectError {
             | Self::Refused { .. }
             | Self::Untrusted { .. }
             | Self::Silent { .. }
+            | Self::NotTaken { .. }
             | Self::Broken(_) => false,
         }
     }

@@ -8,10 +8,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use lapin::options::{BasicAckOptions, BasicGetOptions};
-use lapin::{Channel, Confirmation, ErrorKind};
+use lapin::{Channel, Confirmation};
 use tokio::time::timeout;
 
-use super::connect::{ConnectError, close_channel, connect, is_access_refused};
+use super::connect::{ConnectError, answered, close_channel, connect, is_access_refused};
 use super::connected::Connected;
 use super::convert;
 use super::endpoint::Endpoint;
@@ -35,6 +35,7 @@ pub struct LetterBox {
     connection: Connected,
     taking: Channel,
     publishing: Channel,
+    limit: Duration,
     publish_timeout: Duration,
     /// Taken at the opening.
     first: Option<Letter>,
@@ -47,9 +48,9 @@ pub enum LetterError {
     /// Its copy was not confirmed.
     #[error(transparent)]
     NotPublished(#[from] PublishError),
-    /// The connection broke.
-    #[error("the broker closed the connection: {0}")]
-    Broken(#[from] lapin::Error),
+    /// The broker did not answer in time, hands no more out, or the connection broke.
+    #[error(transparent)]
+    NotSettled(#[from] ConnectError),
 }
 
 impl LetterError {
@@ -58,7 +59,7 @@ impl LetterError {
     pub fn concerns_one_letter(&self) -> bool {
         match self {
             Self::NotPublished(PublishError::Returned { .. } | PublishError::Refused { .. }) => true,
-            Self::NotPublished(PublishError::TimedOut(_) | PublishError::Unavailable(_)) | Self::Broken(_) => false,
+            Self::NotPublished(PublishError::TimedOut(_) | PublishError::Unavailable(_)) | Self::NotSettled(_) => false,
         }
     }
 }
@@ -68,23 +69,19 @@ impl LetterBox {
     /// not taken for ever.
     ///
     /// # Errors
-    /// See [`ConnectError`]; `Declare` where there is no such queue, `Unreadable` where this user may not read it.
+    /// See [`ConnectError`]; `Declare` where there is no such queue, `Unreadable` where this user may not read it,
+    /// `NotTaken` where the broker hands nothing out of it for another reason.
     pub async fn open(settings: &BrokerSettings, queue: &str) -> Result<Self, ConnectError> {
         let limit = settings.connect_timeout;
         let connection = connect(&Endpoint::of(settings)?, "inferq dead-letter", limit).await?;
-        let taking = connection.create_channel().await?;
+        let taking = answered(limit, || "a channel".to_owned(), connection.create_channel()).await?;
         // How many there are is asked by taking one: a quorum queue that is busy answers a declaration with 0.
-        let first = take(&taking, queue).await.map_err(|error| match error.kind() {
-            ErrorKind::ProtocolError(fault) if error.is_amqp_soft_error() => {
-                refused(queue, fault.get_message().to_string())
-            }
-            _ => ConnectError::Broken(error),
-        })?;
+        let first = take(&taking, queue, limit).await?;
         let left = first.as_ref().map_or(0, |(_, behind)| behind.saturating_add(1));
         let publishing = confirm_channel(&connection, limit).await?;
         let first = first.map(|(letter, _)| letter);
         let publish_timeout = settings.publish_timeout;
-        Ok(Self { queue: queue.to_owned(), connection, taking, publishing, publish_timeout, first, left })
+        Ok(Self { queue: queue.to_owned(), connection, taking, publishing, limit, publish_timeout, first, left })
     }
 
     /// How many letters are still to come.
@@ -96,14 +93,14 @@ impl LetterBox {
     /// Takes the next letter, oldest first; `None` when all that were there at the opening have been taken.
     ///
     /// # Errors
-    /// When the connection breaks.
+    /// When the broker does not answer within `broker.connect_timeout_ms`, or the connection breaks.
     pub async fn next(&mut self) -> Result<Option<Letter>, LetterError> {
         let Some(left) = self.left.checked_sub(1) else { return Ok(None) };
         self.left = left;
         if let Some(first) = self.first.take() {
             return Ok(Some(first));
         }
-        Ok(take(&self.taking, &self.queue).await?.map(|(letter, _)| letter))
+        Ok(take(&self.taking, &self.queue, self.limit).await?.map(|(letter, _)| letter))
     }
 
     /// Publishes `message` in the letter's place, and takes the letter away once that is confirmed.
@@ -119,9 +116,10 @@ impl LetterBox {
     /// Takes the letter away for good.
     ///
     /// # Errors
-    /// When the connection breaks.
+    /// When it cannot be written within `broker.connect_timeout_ms`, or the connection breaks.
     pub async fn discard(&self, letter: &Letter) -> Result<(), LetterError> {
-        Ok(self.taking.basic_ack(letter.tag, BasicAckOptions { multiple: false }).await?)
+        let acknowledged = self.taking.basic_ack(letter.tag, BasicAckOptions { multiple: false });
+        Ok(answered(self.limit, || "an acknowledgement".to_owned(), acknowledged).await?)
     }
 
     /// Puts everything back that was neither replayed nor discarded.
@@ -145,15 +143,24 @@ impl LetterBox {
 
 /// What it means that the broker does not hand out of `queue`.
 fn refused(queue: &str, reason: String) -> ConnectError {
+    let queue = queue.to_owned();
     if is_access_refused(&reason) {
-        return ConnectError::Unreadable { queue: queue.to_owned(), reason };
+        ConnectError::Unreadable { queue, reason }
+    } else if reason.starts_with("NOT_FOUND") {
+        ConnectError::Declare { what: format!("queue `{queue}` is not there; it"), reason }
+    } else {
+        ConnectError::NotTaken { queue, reason }
     }
-    ConnectError::Declare { what: format!("queue `{queue}` is not there; it"), reason }
 }
 
-/// The oldest letter of `queue`, and how many are behind it.
-async fn take(channel: &Channel, queue: &str) -> Result<Option<(Letter, u32)>, lapin::Error> {
-    let taken = channel.basic_get(queue.into(), BasicGetOptions { no_ack: false }).await?;
+/// The oldest letter of `queue`, and how many are behind it; the broker's answer is waited for as long as `limit`.
+async fn take(channel: &Channel, queue: &str, limit: Duration) -> Result<Option<(Letter, u32)>, ConnectError> {
+    let asked = channel.basic_get(queue.into(), BasicGetOptions { no_ack: false });
+    let taken = answered(limit, || format!("a letter of queue `{queue}`"), asked).await;
+    let taken = taken.map_err(|error| match error {
+        ConnectError::Declare { reason, .. } => refused(queue, reason),
+        other => other,
+    })?;
     Ok(taken.map(|taken| {
         let (behind, delivery) = (taken.message_count, taken.delivery);
         let message = convert::from_lapin(&delivery.properties, delivery.data);
