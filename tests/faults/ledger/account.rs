@@ -8,7 +8,7 @@ use inferq::error::ErrorCode;
 use inferq::protocol::properties::{HEADER_ERROR, HEADER_FAILED_ATTEMPT, Message, Properties};
 use lapin::options::QueueDeclareOptions;
 use lapin::types::FieldTable;
-use lapin::{Connection, ConnectionProperties};
+use lapin::{Channel, Connection, ConnectionProperties};
 use secrecy::ExposeSecret as _;
 use tokio::time::sleep;
 
@@ -18,6 +18,9 @@ use crate::stand::MODEL;
 
 /// How long the ledger listens for duplicates when everything is answered.
 const QUIET: Duration = Duration::from_secs(1);
+
+/// How long after the first 0 a queue is asked again.
+const SAID_TWICE: Duration = Duration::from_millis(300);
 
 /// What became of all jobs of a row.
 #[derive(Debug, Default)]
@@ -72,14 +75,17 @@ impl Ledger {
     }
 
     /// Messages that wait in `queue`.
+    ///
+    /// A quorum queue that does not answer within 250 ms is said to have none, so that it has none when that is said twice.
     pub async fn messages_in(&self, queue: &str) -> u32 {
         let url = self.settings.broker.url.expose_secret();
         let connection = Connection::connect(url, ConnectionProperties::default()).await.unwrap();
         let channel = connection.create_channel().await.unwrap();
-        let passive =
-            QueueDeclareOptions { passive: true, durable: true, exclusive: false, auto_delete: false, nowait: false };
-        let waiting =
-            channel.queue_declare(queue.into(), passive, FieldTable::default()).await.unwrap().message_count();
+        let mut waiting = said_to_be_in(&channel, queue).await;
+        if waiting == 0 {
+            sleep(SAID_TWICE).await;
+            waiting = said_to_be_in(&channel, queue).await;
+        }
         connection.close(200, "counted".into()).await.unwrap();
         waiting
     }
@@ -99,6 +105,12 @@ impl Ledger {
         letters.close().await;
         found
     }
+}
+
+async fn said_to_be_in(channel: &Channel, queue: &str) -> u32 {
+    let passive =
+        QueueDeclareOptions { passive: true, durable: true, exclusive: false, auto_delete: false, nowait: false };
+    channel.queue_declare(queue.into(), passive, FieldTable::default()).await.unwrap().message_count()
 }
 
 impl Account {
