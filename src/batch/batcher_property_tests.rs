@@ -24,9 +24,9 @@ fn jobs() -> impl Strategy<Value = Vec<Job>> {
 }
 
 /// Every job either gets its own rows in order, or the one error that was coming to it.
-async fn run_jobs(jobs: Vec<Job>, settings: BatcherSettings, culprits: Vec<(i64, Misdeed)>) {
+async fn run_jobs(jobs: Vec<Job>, settings: BatcherSettings, culprits: Vec<(i64, Misdeed)>, costs: CostModel) {
     let backend = Arc::new(ScriptedBackend::with(culprits.clone()));
-    let batcher = batcher(&backend, settings);
+    let batcher = Batcher::new(Arc::clone(&backend) as Arc<dyn Backend>, settings, costs, Arc::new(|_| {}));
     let mut next = 0;
     let submits = jobs.iter().map(|job| {
         let marks: Vec<i64> = (next..next + i64::try_from(job.rows).unwrap()).collect();
@@ -82,6 +82,9 @@ proptest! {
             0..4,
         ),
         tenant_scope: bool,
+        known: bool,
+        // A batch of eight, by what a row by itself costs: merging pays, or it does not.
+        eight in 1_u32..12,
     ) {
         let scope = if tenant_scope { BatchScope::Tenant } else { BatchScope::Shared };
         let settings = BatcherSettings {
@@ -89,7 +92,10 @@ proptest! {
             bounds: Bounds { max_batch_size, max_batch_tokens: usize::MAX, scope },
             ..settings(executors, max_batch_size)
         };
+        // A clock that stands still teaches nothing: what is not known from the beginning stays unknown.
+        let measured = [(1, 1), (8, eight)].map(|(rows, millis)| ((rows, 1), Duration::from_millis(millis.into())));
+        let costs = if known { CostModel::measured(measured) } else { CostModel::default() };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
-        runtime.block_on(run_jobs(jobs, settings, culprits));
+        runtime.block_on(run_jobs(jobs, settings, culprits, costs));
     }
 }
