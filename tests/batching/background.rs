@@ -1,5 +1,7 @@
 //! Rows that give way to jobs, as the runs of explanations do: what jobs notice of them, and when they have their turn.
 
+use std::time::Duration;
+
 use inferq::batch::cost::CostModel;
 use inferq::batch::policy::{BatchScope, Bounds};
 use inferq::settings::BatchingPolicy;
@@ -8,7 +10,12 @@ use crate::simulator::{Job, Machine, Outcome, job, machine, poisson, simulate};
 use crate::tables::TOPIC;
 
 const ADAPTIVE: BatchingPolicy = BatchingPolicy::Adaptive;
-const ALL: [BatchingPolicy; 3] = [ADAPTIVE, BatchingPolicy::Single, BatchingPolicy::Fifo { max_tokens: 1_024 }];
+const ALL: [BatchingPolicy; 4] = [
+    ADAPTIVE,
+    BatchingPolicy::Single,
+    BatchingPolicy::Fifo { max_tokens: 1_024 },
+    BatchingPolicy::Delay { wait: Duration::ZERO, rows: 16 },
+];
 
 fn run(policy: BatchingPolicy, jobs: &[Job]) -> Outcome {
     let cost = |rows: usize, length: usize, _: f64| TOPIC.seconds(rows, length);
@@ -78,6 +85,38 @@ fn under_lasting_load_a_sixteenth_of_the_time_is_theirs() {
         };
         let share = seconds(true) / (seconds(true) + seconds(false));
         assert!((0.05..=0.0625 + 0.003).contains(&share), "{policy:?}: {share}");
+    }
+}
+
+#[test]
+fn a_turn_is_paid_for_with_what_it_ran() {
+    let flood = poisson(5, 3_000, 1_500.0, &[64], 1.0);
+    let short = |count| (0..count).map(|_| Job { background: true, deadline: 100.0, ..job(0.2, 32, 1.0) });
+    // One that is long and comes after all others, and a batch that failed, whose rows are run one by one.
+    let long = Job { background: true, ..job(0.2, 512, 1.0) };
+    let beside_a_long_one = short(1_000).chain([long]).collect();
+    let one_by_one = short(1_000).map(|row| Job { alone: true, ..row }).collect();
+    for (what, background) in [("beside a long one", beside_a_long_one), ("one by one", one_by_one)] {
+        let jobs = together([flood.clone(), background]);
+        let outcome = run(ADAPTIVE, &jobs);
+        let seconds = |background: bool| -> f64 {
+            let lasting = outcome.batches.iter().filter(|batch| (0.5..2.0).contains(&batch.began));
+            lasting.filter(|batch| jobs[batch.jobs[0]].background == background).map(|batch| batch.seconds).sum()
+        };
+        let share = seconds(true) / (seconds(true) + seconds(false));
+        println!("{what}: {share} of the time");
+        assert!((0.05..=0.0625 + 0.003).contains(&share), "{what}: {share} of the time");
+    }
+}
+
+#[test]
+fn a_turn_that_waits_for_company_holds_no_job_up() {
+    let policy = BatchingPolicy::Delay { wait: Duration::from_secs(10), rows: 8 };
+    let jobs = together([explanation(0.0, 3), (0..800).map(|_| job(0.0, 64, 1.0)).collect()]);
+    let outcome = run(policy, &jobs);
+    for (job, latency) in jobs.iter().zip(&outcome.latencies) {
+        let latency = latency.unwrap();
+        assert!(if job.background { latency >= 10.0 } else { latency < 2.0 }, "{job:?}: {latency} s");
     }
 }
 

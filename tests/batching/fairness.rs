@@ -41,6 +41,22 @@ fn a_flood_leaves_the_latency_of_others_within_twice_that_on_a_busy_worker() {
     }
 }
 
+/// Before anything is known rows count alike, afterwards in seconds: a first batch of 32 rows was a debt of 32 seconds.
+#[test]
+fn what_ran_before_costs_were_known_is_no_debt_afterwards() {
+    let cost = |rows: usize, _: usize, _: f64| 0.001 * rows as f64;
+    let apart = machine(1, 32, &cost);
+    let bounds = Bounds { scope: BatchScope::Tenant, ..apart.bounds };
+    let of = |tenant| (0..2_000).map(move |_| Job { tenant, ..job(0.0, 64, 10.0) });
+    let jobs: Vec<Job> = of("first").chain(of("second")).collect();
+    let machine = Machine { bounds, ..apart };
+    let outcome = simulate(BatchingPolicy::Adaptive, &machine, &jobs, CostModel::default());
+    let first_second = outcome.batches.iter().filter(|batch| batch.began < 1.0);
+    let those = first_second.filter(|batch| jobs[batch.jobs[0]].tenant == "first");
+    let share: f64 = those.map(|batch| batch.seconds).sum();
+    assert!((0.4..=0.6).contains(&share), "who was run first had {share} of the first second");
+}
+
 /// A tenant of many small demands was held to one row a batch: the rest of each batch of its was filled with rows of the flood, so that
 /// it took as long as eight rows do, and the quiet tenant had an eighth of the machine and no half.
 #[test]

@@ -67,6 +67,21 @@ fn at_every_load_as_many_are_in_time_as_with_the_best_static_setting() {
     }
 }
 
+/// Where batches do not pay, a turn of what was passed over is a row, and no full batch that would never be run.
+#[test]
+fn a_turn_of_those_that_were_passed_over_costs_what_it_runs() {
+    let cost = |rows: usize, _: usize, _: f64| 0.002 * (rows as f64).powf(1.3);
+    let sizes = [1, 2, 4, 8, 16, 32].map(|rows| ((rows, 1), Duration::from_secs_f64(cost(rows, 1, 0.0))));
+    let jobs = poisson(103, 1_000, 1_000.0, &[1], 0.02);
+    let outcome = simulate(ADAPTIVE, &machine(1, 32, &cost), &jobs, CostModel::measured(sizes));
+    // From when the oldest has waited for three objectives until it has for eight.
+    let there: Vec<_> = outcome.batches.iter().filter(|batch| (0.06..0.16).contains(&batch.began)).collect();
+    let old = there.iter().filter(|batch| batch.began - jobs[batch.jobs[0]].arrives >= 0.04).count();
+    let share = old as f64 / there.len() as f64;
+    println!("{old} of {} batches", there.len());
+    assert!((0.12..=0.5).contains(&share), "{share} of the batches were of rows that were passed over");
+}
+
 #[test]
 fn nobody_is_passed_over_for_ever_for_those_that_can_be_in_time() {
     // More than can be done, for seconds, and no deadline that would end the wait of what is late.

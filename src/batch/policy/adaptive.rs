@@ -26,6 +26,8 @@ pub(super) struct Adaptive {
     executors: usize,
     arrivals: Arrivals,
     turns: Turns,
+    /// Whether turns are accounted for in seconds: before anything is known, rows count alike.
+    in_seconds: bool,
     passed_over: Yielding,
     explorer: Explorer,
 }
@@ -78,6 +80,7 @@ impl Adaptive {
             executors: executors.max(1),
             arrivals: Arrivals::default(),
             turns: Turns::default(),
+            in_seconds: false,
             passed_over: Yielding::default(),
             explorer: Explorer::default(),
         }
@@ -90,12 +93,18 @@ impl Adaptive {
         model: &CostModel,
         (background, bounds): (bool, Bounds),
     ) -> Option<Dispatch> {
+        if std::mem::replace(&mut self.in_seconds, model.is_known()) != model.is_known() {
+            // A row is no second: nobody owes or has saved up what was counted otherwise.
+            self.turns = Turns::default();
+        }
         let costs = Costs { model, plan: moment.plan };
         let given = Given { moment, costs, bounds };
         let mut candidates = candidates(moment, costs, background);
         let passed_over = PassedOver::among(&candidates);
         let do_others_wait = passed_over.rows < candidates.len();
-        let have_turn = self.passed_over.has_turn(do_others_wait, passed_over.rows > 0, passed_over.others_for_each());
+        // Rows in the background are never passed over, and their batches leave what others have earned alone.
+        let have_turn = !background
+            && self.passed_over.has_turn(do_others_wait, passed_over.rows > 0, passed_over.others_for_each());
         candidates.iter_mut().for_each(|candidate| candidate.in_turn = have_turn && candidate.passed_over_for > 0.0);
         candidates.sort_unstable_by_key(Candidate::urgency);
         let in_turn = candidates.partition_point(|candidate| candidate.in_turn);
@@ -118,10 +127,11 @@ impl Adaptive {
             self.turns.charge(&candidate.waiting.tenant, share);
         }
         if batch.iter().any(|candidate| candidate.in_turn) {
-            self.passed_over.had_turn();
+            // Whole, whatever it ran: they take from what could be in time.
+            self.passed_over = Yielding::default();
         } else if passed_over.rows > 0 {
-            let price = passed_over.price(given);
-            self.passed_over.give_way(if model.is_known() { merged.expected } else { price }, price);
+            let seconds = if model.is_known() { merged.expected } else { 1.0 };
+            self.passed_over.give_way(seconds, passed_over.price(given));
         }
         self.explorer.earn(merged.expected);
         Some(Dispatch {
@@ -194,9 +204,16 @@ impl PassedOver {
         (FIRST_FROM / self.most.max(PASSED_OVER_FROM) - 1.0).max(0.0)
     }
 
-    /// What a batch of them costs, which may not have room for all.
-    fn price(self, given: Given<'_>) -> f64 {
-        given.costs.seconds(self.rows.min(given.bounds.most(self.longest)), self.longest)
+    /// What a batch of them costs at most, which may not have room for all; before costs are known, batches count alike.
+    fn price(self, Given { costs, bounds, .. }: Given<'_>) -> f64 {
+        if !costs.model.is_known() {
+            return 1.0;
+        }
+        let most = self.rows.min(bounds.most(self.longest));
+        let together = costs.seconds(most, self.longest);
+        // What does not pay is not run.
+        let pays = together < costs.seconds(1, self.longest) * real(most);
+        if pays { together } else { costs.seconds(costs.best_size(self.longest, most), self.longest) }
     }
 }
 
@@ -226,7 +243,7 @@ impl Arrivals {
     }
 }
 
-#[expect(clippy::cast_precision_loss, reason = "a count of executors")]
+#[expect(clippy::cast_precision_loss, reason = "a count of executors or rows")]
 fn real(count: usize) -> f64 {
     count as f64
 }

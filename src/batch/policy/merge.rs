@@ -162,14 +162,15 @@ impl<'a> Merge<'a> {
     pub(super) fn stretch(&mut self, neighbours: &[Candidate<'a>], size: usize, reason: DispatchReason) -> bool {
         let before = (self.rows.clone(), self.state, self.reason);
         self.rows.truncate(1);
+        let mut due = self.rows.first().and_then(|row| row.due);
         for candidate in neighbours {
             if self.rows.len() >= size {
                 break;
             }
             let longest = self.rows.iter().map(|row| row.length).max().unwrap_or(0);
-            let state = State { longest, ..self.state };
-            if self.joined(state, candidate).is_ok() {
+            if let Ok(joined) = self.joined(State { longest, due, ..self.state }, candidate) {
                 self.rows.push(*candidate);
+                due = joined.due;
             }
         }
         let enough = self.rows.len() == size;
@@ -185,6 +186,7 @@ impl<'a> Merge<'a> {
         self.reason = reason;
         self.state.longest = self.rows.iter().map(|row| row.length).max().unwrap_or(0);
         self.state.apart = self.rows.iter().map(|row| row.apart).sum();
+        self.state.due = self.rows.iter().filter_map(|row| row.due).min();
         self.state.expected = self.costs.seconds(self.rows.len(), self.state.longest);
     }
 

@@ -120,25 +120,37 @@ impl Policy {
         let longest = pool.of_kind(true).map(|(_, _, waiting)| waiting.row.length).max();
         let largest = longest.map(|longest| (self.best_size(moment.plan, longest), longest));
         let do_jobs_wait = pool.of_kind(false).next().is_some();
-        let background = self.background.has_turn(do_jobs_wait, largest.is_some(), JOBS_FOR_EACH);
+        let mut background = self.background.has_turn(do_jobs_wait, largest.is_some(), JOBS_FOR_EACH);
         let bounds = match largest {
             // A job that comes waits for such a batch to end: it is no larger than it pays.
             Some((size, _)) if background => Bounds { max_batch_size: size, ..self.bounds },
             Some(_) | None => self.bounds,
         };
-        let decision = self.decide_among(background, bounds, moment);
-        if background && matches!(decision, Decision::Run(_)) {
-            self.background.had_turn();
+        let mut decision = self.decide_among(background, bounds, moment);
+        if let (Decision::WaitUntil(company), true, true) = (&decision, background, do_jobs_wait) {
+            // The turn is kept, and no job waits with them for company.
+            let company = *company;
+            background = false;
+            decision = match self.decide_among(false, self.bounds, moment) {
+                Decision::WaitUntil(until) => Decision::WaitUntil(until.min(company)),
+                Decision::Rest => Decision::WaitUntil(company),
+                run @ Decision::Run(_) => run,
+            };
         }
-        if let (Decision::Run(dispatch), Some(largest), false) = (&decision, largest, background) {
+        if let (Decision::Run(dispatch), Some(largest)) = (&decision, largest) {
             // Before costs are known, batches count alike.
             let seconds = if self.costs.is_known() { dispatch.expected.as_secs_f64() } else { 1.0 };
-            self.background.give_way(seconds, self.price(moment, largest));
+            let price = self.price(moment, largest);
+            if background {
+                self.background.had_turn((seconds, price), JOBS_FOR_EACH);
+            } else {
+                self.background.give_way(seconds, price);
+            }
         }
         decision
     }
 
-    /// What a batch of the rows in the background costs, which has so many rows of that length at most.
+    /// What a batch of the rows in the background costs at most, which has so many rows of that length and no more.
     fn price(&self, moment: Moment<'_>, (size, length): (usize, usize)) -> f64 {
         let rows = moment.pool.of_kind(true).count().min(size);
         let costs = Costs { model: &self.costs, plan: moment.plan };

@@ -13,21 +13,24 @@ const ADAPTIVE: BatchingPolicy = BatchingPolicy::Adaptive;
 /// Rows as length, alone, tenant; a millisecond between two arrivals.
 fn pool(began: Instant, rows: &[(usize, bool, u8)]) -> Pool {
     let mut pool = Pool::default();
-    for (number, (length, alone, tenant)) in rows.iter().enumerate() {
-        let arrived = began + Duration::from_millis(number.try_into().unwrap());
-        pool.push(Waiting {
-            row: Row { inputs: Vec::new(), length: *length, may_be_padded: true },
-            deadline: arrived + Duration::from_secs(60),
-            due: arrived + Duration::from_secs(1),
-            tenant: tenant.to_string().into(),
-            alone: *alone,
-            background: false,
-            arrived,
-            slot: None,
-            answer: oneshot::channel().0,
-        });
+    for (number, row) in rows.iter().enumerate() {
+        pool.push(waiting(began + Duration::from_millis(number.try_into().unwrap()), *row));
     }
     pool
+}
+
+fn waiting(arrived: Instant, (length, alone, tenant): (usize, bool, u8)) -> Waiting {
+    Waiting {
+        row: Row { inputs: Vec::new(), length, may_be_padded: true },
+        deadline: arrived + Duration::from_secs(60),
+        due: arrived + Duration::from_secs(1),
+        tenant: tenant.to_string().into(),
+        alone,
+        background: false,
+        arrived,
+        slot: None,
+        answer: oneshot::channel().0,
+    }
 }
 
 const fn bounds(max_batch_size: usize) -> Bounds {
@@ -131,6 +134,54 @@ fn a_batch_is_one_that_is_compiled_for_and_asks_for_a_better_one() {
 }
 
 #[test]
+fn a_trial_makes_none_of_its_rows_late() {
+    // Two rows cost more than twice as much as one, and of four nothing is known.
+    let measured = [(1, 10), (1, 10), (1, 10), (2, 21), (2, 21), (2, 21)];
+    let measured = measured.map(|(rows, millis)| ((rows, 8), Duration::from_millis(millis)));
+    let (now, plan) = (Instant::now() + Duration::from_secs(20), |rows, length| (rows, length));
+    let tried = |due: Duration| {
+        let mut policy = Policy::new(ADAPTIVE, bounds(32), 2, CostModel::measured(measured));
+        let mut decide =
+            |pool: &Pool| match policy.decide(Moment { pool, idle: 1, plan: &plan, warm: &|_, _| true, now }) {
+                Decision::Run(dispatch) => (dispatch.positions.len(), dispatch.reason),
+                other => panic!("{other:?}"),
+            };
+        // What runs by itself earns a trial.
+        (0..2_000).for_each(|_| assert_eq!(decide(&pool(now, &[(8, false, 0)])).0, 1));
+        // The batch begins with a row that was late long ago.
+        let mut pool = pool(now, &[(8, false, 0), (8, false, 0)]);
+        pool.push(waiting(now - Duration::from_secs(20), (8, false, 0)));
+        pool.push(Waiting { due: now + due, ..waiting(now, (8, false, 0)) });
+        decide(&pool)
+    };
+    assert_eq!(tried(Duration::from_millis(500)), (4, DispatchReason::Trial));
+    // Two are done by then, three are not.
+    assert_eq!(tried(Duration::from_millis(35)), (1, DispatchReason::Costly));
+}
+
+#[test]
+fn the_background_takes_no_turn_from_what_was_passed_over() {
+    let (now, plan) = (Instant::now() + Duration::from_secs(3), |rows, length| (rows, length));
+    let measured = [(1, 8, 8), (2, 8, 17), (1, 64, 64), (2, 64, 136)];
+    let measured = measured.map(|(rows, length, millis)| ((rows, length), Duration::from_millis(millis)));
+    let mut policy = Policy::new(ADAPTIVE, bounds(32), 1, CostModel::measured(measured));
+    let mut pool = Pool::default();
+    // It has waited for three objectives, and its turn costs as much as eight of the others, which four and a third of those earn.
+    pool.push(waiting(now - Duration::from_secs(3), (64, true, 0)));
+    pool.push(waiting(now, (8, true, 0)));
+    pool.push(Waiting { background: true, ..waiting(now, (8, true, 0)) });
+    let mut ran = [0, 0, 0];
+    for _ in 0..400 {
+        let moment = Moment { pool: &pool, idle: 1, plan: &plan, warm: &|_, _| true, now };
+        let Decision::Run(dispatch) = policy.decide(moment) else { panic!("nothing is run") };
+        dispatch.positions.iter().for_each(|position| ran[*position] += 1);
+    }
+    let [passed_over, others, background] = ran;
+    assert!(others / 40 <= passed_over && passed_over <= others / 30, "{ran:?}");
+    assert!(background >= 20, "{ran:?}");
+}
+
+#[test]
 fn idle_executors_share_what_waits() {
     assert_eq!(batch(ADAPTIVE, &[(1, false, 0); 4], 2, bounds(32)).len(), 2);
 }
@@ -186,32 +237,71 @@ fn policies() -> impl Strategy<Value = BatchingPolicy> {
     ]
 }
 
+/// Checks a batch of `pool`.
+fn check(batch: &[usize], pool: &Pool, bounds: Bounds) -> Result<(), TestCaseError> {
+    prop_assert!(batch.len() <= bounds.max_batch_size);
+    let mut unique = batch.to_vec();
+    unique.sort_unstable();
+    unique.dedup();
+    prop_assert_eq!(unique.len(), batch.len());
+    let rows: Vec<&Waiting> = batch.iter().map(|position| pool.get(*position).unwrap()).collect();
+    let longest = rows.iter().map(|row| row.row.length).max().unwrap();
+    prop_assert!(rows.len() == 1 || longest * rows.len() <= bounds.max_batch_tokens);
+    prop_assert!(rows.len() == 1 || rows.iter().all(|row| !row.alone), "a lonely row has company");
+    prop_assert!(rows.iter().all(|row| row.background == rows[0].background), "a job's batch has others in it");
+    if bounds.scope == BatchScope::Tenant {
+        prop_assert!(rows.iter().all(|row| row.tenant == rows[0].tenant));
+    }
+    Ok(())
+}
+
 proptest! {
     #[test]
     fn a_batch_keeps_its_bounds(
         policy in policies(),
-        rows in proptest::collection::vec((1_usize..200, any::<bool>(), 0_u8..3), 0..40),
+        rows in proptest::collection::vec(((1_usize..200, any::<bool>(), 0_u8..3), any::<bool>()), 0..40),
         idle in 1_usize..5,
         max_batch_size in 1_usize..33,
         max_batch_tokens in 1_usize..3_000,
         tenant_scope: bool,
+        known: bool,
+        background: bool,
+        // From batches that end long before anybody is late to such that all others are passed over.
+        (overhead, by_row) in (0_u32..200, 1_u32..200),
     ) {
         let scope = if tenant_scope { BatchScope::Tenant } else { BatchScope::Shared };
-        let batch = batch(policy, &rows, idle, Bounds { max_batch_size, max_batch_tokens, scope });
-        prop_assert_eq!(batch.is_empty(), rows.is_empty());
-        prop_assert!(batch.len() <= max_batch_size);
-        prop_assert!(batch.first().is_none_or(|first| *first == 0), "the oldest never waits for younger ones");
-        let mut unique = batch.clone();
-        unique.sort_unstable();
-        unique.dedup();
-        prop_assert_eq!(unique.len(), batch.len());
-        let longest = batch.iter().map(|position| rows[*position].0).max().unwrap_or(0);
-        prop_assert!(batch.len() <= 1 || longest * batch.len() <= max_batch_tokens);
-        if batch.len() > 1 {
-            prop_assert!(batch.iter().all(|position| !rows[*position].1), "a lonely row has company");
-            if tenant_scope {
-                prop_assert!(batch.iter().all(|position| rows[*position].2 == rows[0].2));
-            }
+        let bounds = Bounds { max_batch_size, max_batch_tokens, scope };
+        let (mut now, plan) = (Instant::now(), |rows, length| (rows, length));
+        let cost = |rows: usize| Duration::from_millis((overhead + by_row * u32::try_from(rows).unwrap()).into());
+        let measured = [1, 8].map(|rows| ((rows, 50), cost(rows)));
+        let costs = if known { CostModel::measured(measured) } else { CostModel::default() };
+        let mut policy = Policy::new(policy, bounds, 2, costs);
+        let mut pool = Pool::default();
+        for (number, (row, gives_way)) in rows.iter().enumerate() {
+            let arrived = now + Duration::from_millis(number.try_into().unwrap());
+            pool.push(Waiting { background: background && *gives_way, ..waiting(arrived, *row) });
         }
+        // When all have come.
+        now += Duration::from_millis(40);
+        let mut is_first = true;
+        while !pool.is_empty() {
+            let decision = policy.decide(Moment { pool: &pool, idle, plan: &plan, warm: &|_, _| true, now });
+            let Decision::Run(dispatch) = decision else { panic!("nothing is run of {}", pool.len()) };
+            prop_assert!(!dispatch.positions.is_empty());
+            check(&dispatch.positions, &pool, bounds)?;
+            let gives_way = pool.get(dispatch.positions[0]).unwrap().background;
+            if is_first {
+                prop_assert!(!gives_way || pool.of_kind(false).next().is_none(), "a job waits for the background");
+                let oldest = pool.by_arrival(gives_way)[0];
+                prop_assert!(known || dispatch.positions[0] == oldest, "the oldest never waits for younger ones");
+            }
+            is_first = false;
+            let taken = pool.take(&dispatch.positions);
+            let ran = cost(taken.len());
+            policy.ran((taken.len(), taken.iter().map(|row| row.row.length).max().unwrap()), ran);
+            now += ran;
+        }
+        let decision = policy.decide(Moment { pool: &pool, idle, plan: &plan, warm: &|_, _| true, now });
+        prop_assert_eq!(decision, Decision::Rest);
     }
 }

@@ -7,7 +7,7 @@
 /// What rows that give way have earned.
 #[derive(Debug, Default)]
 pub(super) struct Yielding {
-    /// In batches of theirs.
+    /// In batches of theirs, as the dearest that is possible: by what the others ran.
     earned: f64,
 }
 
@@ -21,9 +21,15 @@ impl Yielding {
         do_they_wait && (!do_others_wait || self.earned >= others_for_each)
     }
 
-    /// A batch of theirs is run.
-    pub(super) fn had_turn(&mut self) {
-        self.earned = 0.0;
+    /// A batch of theirs is run, for `seconds`, which is paid out of what was earned for the `price`. What is left over is kept, up
+    /// to one turn more.
+    pub(super) fn had_turn(&mut self, (seconds, price): (f64, f64), others_for_each: f64) {
+        if self.earned < others_for_each {
+            // None of the others waited: nothing is owed.
+            return;
+        }
+        let batches = (seconds / price.max(f64::MIN_POSITIVE)).min(1.0);
+        self.earned = others_for_each.mul_add(-batches, self.earned.min(2.0 * others_for_each));
     }
 
     /// The others run for `seconds`, while rows wait that give way and whose batch would cost `price`. Both are known equally well at
@@ -44,7 +50,7 @@ mod tests {
         for turn in 0..64 {
             if yielding.has_turn(true, true, 15.0) {
                 turns.push(turn);
-                yielding.had_turn();
+                yielding.had_turn((0.1, 0.1), 15.0);
             } else {
                 yielding.give_way(0.1, 0.1);
             }
@@ -69,7 +75,34 @@ mod tests {
         let mut yielding = Yielding::default();
         (0..15).for_each(|_| yielding.give_way(1.0, 1.0));
         assert!(yielding.has_turn(true, true, 15.0) && yielding.has_turn(true, true, 15.0));
-        yielding.had_turn();
+        yielding.had_turn((0.1, 0.1), 15.0);
+        assert!(!yielding.has_turn(true, true, 15.0));
+    }
+
+    #[test]
+    fn a_turn_is_paid_for_with_what_it_ran() {
+        // A batch could cost as much as four of the others; what runs costs as much as one.
+        let mut yielding = Yielding::default();
+        let mut turns = Vec::new();
+        for turn in 0..108 {
+            if yielding.has_turn(true, true, 15.0) {
+                turns.push(turn);
+                yielding.had_turn((1.0, 4.0), 15.0);
+            } else {
+                yielding.give_way(1.0, 4.0);
+            }
+        }
+        assert_eq!(turns, [60, 76, 92]);
+    }
+
+    #[test]
+    fn of_what_is_left_over_no_more_than_one_turn_is_kept() {
+        let mut yielding = Yielding::default();
+        yielding.give_way(100.0, 1.0);
+        for _ in 0..2 {
+            assert!(yielding.has_turn(true, true, 15.0));
+            yielding.had_turn((1.0, 1.0), 15.0);
+        }
         assert!(!yielding.has_turn(true, true, 15.0));
     }
 }
