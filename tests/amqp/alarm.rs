@@ -25,6 +25,10 @@ async fn while_the_broker_blocks_publishes_wait_and_acknowledgements_go_on() {
     let proof = publisher.publish(&names().undeliverable(), message("first")).await.unwrap();
 
     node.control(&["eval", "rabbit_alarm:set_alarm({{resource_limit, memory, node()}, []})."]).await;
+    // The broker tells its connections of an alarm one after the other: until ours has heard of it, publishes slip in.
+    let aside = names().undeliverable();
+    let slips_in = || timeout(Duration::from_secs(1), publisher.publish(&aside, message("slips in")));
+    soon("the alarm", async { while slips_in().await.is_ok() {} }).await;
     let address = jobs();
     let waiting = publisher.publish(&address, message("waits"));
     tokio::pin!(waiting);
