@@ -135,9 +135,16 @@ impl<P> TenantJobs<P> {
         self.parts.values_mut().find_map(|part| part.get_mut(id))
     }
 
-    fn forget(&mut self, id: &Digest) {
-        let forgotten = self.parts.values_mut().filter_map(|part| part.remove(id)).count();
-        self.count = self.count.saturating_sub(forgotten);
+    /// What is remembered of `job` itself: where it ran beyond its envelope's end, its id may be another job's by now.
+    fn find_own(&mut self, job: &JobIdentity) -> Option<&mut Remembered<P>> {
+        self.find(&job.id).filter(|known| known.tag == job.tag)
+    }
+
+    fn forget(&mut self, job: &JobIdentity) {
+        if self.find_own(job).is_some() {
+            let forgotten = self.parts.values_mut().filter_map(|part| part.remove(&job.id)).count();
+            self.count = self.count.saturating_sub(forgotten);
+        }
     }
 
     fn remember(&mut self, part: u64, id: Digest, job: Remembered<P>) {
@@ -224,14 +231,14 @@ impl<P> ReplayGuard<P> {
     fn set(&self, job: &JobIdentity, state: State<P>) {
         let mut tenants = self.lock();
         // A job that ran beyond its envelope's end is forgotten already.
-        if let Some(known) = tenants.get_mut(&job.tenant).and_then(|jobs| jobs.find(&job.id)) {
+        if let Some(known) = tenants.get_mut(&job.tenant).and_then(|jobs| jobs.find_own(job)) {
             known.state = state;
         }
     }
 
     fn forget(&self, job: &JobIdentity) {
         if let Some(jobs) = self.lock().get_mut(&job.tenant) {
-            jobs.forget(&job.id);
+            jobs.forget(job);
         }
     }
 

@@ -65,6 +65,23 @@ fn what_was_withdrawn_stands_against_nobody() {
     assert!(matches!(admit(&guard, &second, NOW), Some(Admitted::Conflict)));
 }
 
+/// Regression: what became of a job that ran beyond its envelope's end was noted of the one that had its id by then.
+#[test]
+fn a_job_that_is_forgotten_says_nothing_of_the_next_one_with_its_id() {
+    let later = NOW.plus(Duration::from_secs(2_000));
+    let mut next = job("acme", "1", "next");
+    next.expires = later.plus(Duration::from_secs(300));
+    for end in [|first: Admission<Answer>| first.answered(7), Admission::withdrawn, drop] {
+        let guard = guard(10);
+        let first = run(&guard, &job("acme", "1", "first"));
+        let Some(Admitted::Run(running)) = admit(&guard, &next, later) else { panic!("the first is forgotten") };
+        end(first);
+        assert!(admit(&guard, &next, later).is_none(), "a copy of the next one is held as long as that runs");
+        running.answered(8);
+        assert!(matches!(admit(&guard, &next, later), Some(Admitted::Duplicate(8))));
+    }
+}
+
 #[test]
 fn another_ciphertext_under_the_same_id_is_a_conflict_in_every_state() {
     let guard = guard(10);
