@@ -129,6 +129,13 @@ impl Names {
         Address::new(&self.dead_exchange(), UNDELIVERABLE_KEY)
     }
 
+    /// Where a job from `queue` goes that has not been tried yet: a suspect stays among the suspects.
+    #[must_use]
+    pub fn postponed(&self, queue: &str) -> Address {
+        let model = self.model_of_queue(queue);
+        if self.holds_suspects(queue) { self.suspects(model) } else { self.retry(model, 0) }
+    }
+
     /// Where a job of `model` waits that has been retried `attempt` times already.
     #[must_use]
     pub fn retry(&self, model: &str, attempt: u32) -> Address {
@@ -376,5 +383,13 @@ mod tests {
         let names = Names::new("inferq");
         let keys: Vec<_> = (0..5).map(|attempt| names.retry("topic", attempt).routing_key.to_string()).collect();
         assert_eq!(keys, ["1s.topic", "10s.topic", "60s.topic", "60s.topic", "60s.topic"]);
+    }
+
+    #[test]
+    fn a_suspect_that_is_postponed_does_not_come_back_among_the_innocent() {
+        let names = Names::new("inferq");
+        assert_eq!(names.postponed(&names.suspects_queue("topic")), names.suspects("topic"));
+        assert_eq!(names.postponed(&names.job_queue("topic")), names.retry("topic", 0));
+        assert_eq!(names.postponed(&names.urgent_queue("topic")), names.retry("topic", 0));
     }
 }

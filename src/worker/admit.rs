@@ -39,6 +39,11 @@ impl<'a> Held<'a> {
         self.place.is_some()
     }
 
+    /// Where the job came from.
+    pub(super) fn queue(&self) -> &str {
+        self.queue
+    }
+
     /// Whether no other worker may run the job at this moment.
     pub(super) fn is_ours(&self) -> bool {
         self.lease.as_ref().is_none_or(Lease::holds)
@@ -107,7 +112,10 @@ impl<P: Publisher> Worker<P> {
                 refused(ErrorCode::ReplayConflict)
             }
             Err(error) => {
-                tracing::warn!(%error, "a job is not run");
+                tracing::warn!(
+                    %error, job.id = job.claims.message_id, tenant = job.claims.tenant,
+                    "a job is not run: the guard that the workers share does not answer"
+                );
                 admission.withdrawn();
                 refused(ErrorCode::ReplayGuardUnavailable)
             }

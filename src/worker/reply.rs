@@ -70,6 +70,7 @@ impl<P: Publisher> Worker<P> {
         outcome: Outcome,
         stopwatch: &mut Stopwatch<'_>,
     ) -> Verdict {
+        let id = job.properties.message_id.clone();
         let published = match outcome {
             Outcome::Answer { context, body, code, admission } => {
                 let answer = Answer { context, body, code, admission };
@@ -84,7 +85,10 @@ impl<P: Publisher> Worker<P> {
         match published {
             Ok(confirmed) => Verdict::Ack(confirmed),
             Err(error) => {
-                tracing::warn!(%error, "nothing was confirmed for a job before its session ended, it is delivered again");
+                tracing::warn!(
+                    %error, job.id = ?id, model.name = origin.model,
+                    "nothing was confirmed for a job before its session ended, it is delivered again"
+                );
                 self.metrics.requeued(RequeueReason::PublishFailed);
                 Verdict::Requeue
             }
@@ -201,7 +205,7 @@ impl<P: Publisher> Worker<P> {
         Ok(confirmed)
     }
 
-    /// Has a job come back after the shortest pause, as it came.
+    /// Has a job come back as it came: after the shortest pause, or among the suspects, where each is taken after one.
     async fn postpone(
         &self,
         origin: Origin<'_>,
@@ -223,7 +227,7 @@ impl<P: Publisher> Worker<P> {
                 tracing::info!(job.id = id, tenant, model.name = model, %error, "it comes back later");
             }
         }
-        let confirmed = self.publish_until_confirmed(origin, &self.names.retry(model, 0), job).await?;
+        let confirmed = self.publish_until_confirmed(origin, &self.names.postponed(origin.held.queue()), job).await?;
         match cause {
             Postponement::Share => self.metrics.postponed(model),
             Postponement::Guard(error) => self.metrics.retried(error.code),
@@ -288,7 +292,10 @@ impl<P: Publisher> Worker<P> {
             let ends = |error: &PublishError| stand == Stand::Reply && has_another_way(error);
             match self.publish(address, message.clone()).await {
                 Err(error) if !ends(&error) && !origin.receipt.is_stale() => {
-                    tracing::warn!(%error, pause_ms = pause.as_millis(), "not confirmed, and published again after a pause");
+                    tracing::warn!(
+                        %error, job.id = ?message.properties.message_id, queue = &*address.routing_key,
+                        pause_ms = pause.as_millis(), "not confirmed, and published again after a pause"
+                    );
                     if timeout(pause, origin.receipt.voided()).await.is_ok() {
                         return Err(error.into());
                     }

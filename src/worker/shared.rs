@@ -1,18 +1,18 @@
 //! Step 11 over several workers: who may run a job, and whether another worker has answered it, kept in a Redis.
 //!
 //! Asked by `admit` after this worker's own guard, where `worker.replay_redis_url` is set. What stands there are names of
-//! tenants and digests, never content. A Redis that does not answer lets nothing run. The only user of the crate redis.
+//! tenants and digests, never content. A Redis that does not answer lets nothing run.
 
 use std::pin::Pin;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use redis::aio::{ConnectionManager, ConnectionManagerConfig};
-use redis::{Client, ConnectionAddr};
+use redis::ConnectionAddr;
 use secrecy::{ExposeSecret as _, SecretString};
 use tokio::time::{Instant, sleep, timeout};
 use uuid::Uuid;
 
+use super::shared_redis::Redis;
 use crate::envelope::{JobIdentity, UnixSeconds};
 use crate::limits::{SHARED_REPLAY_LEASE, SHARED_REPLAY_LIMIT, SHARED_REPLAY_PATIENCE, SHARED_REPLAY_POLL};
 
@@ -109,15 +109,6 @@ pub struct SharedReplays {
     clock_skew: Duration,
 }
 
-#[derive(Clone)]
-struct Redis(ConnectionManager);
-
-impl std::fmt::Debug for Redis {
-    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter.write_str("Redis")
-    }
-}
-
 impl SharedReplays {
     /// The guard at `url`, for the workers of one `prefix`; connects when it is first asked. Needs a tokio runtime.
     ///
@@ -130,8 +121,8 @@ impl SharedReplays {
         allow_plaintext: bool,
     ) -> Result<Self, SharedReplaysError> {
         let fault = |error: redis::RedisError| SharedReplaysError::Url(error.category().to_owned());
-        let client = Client::open(url.expose_secret()).map_err(fault)?;
-        let is_local = match client.get_connection_info().addr() {
+        let redis = Redis::new(url.expose_secret()).map_err(fault)?;
+        let is_local = match redis.address() {
             ConnectionAddr::Tcp(host, _) => is_loopback(host),
             ConnectionAddr::Unix(_) => true,
             // Built without TLS: the URL was refused.
@@ -140,11 +131,6 @@ impl SharedReplays {
         if !is_local && !allow_plaintext {
             return Err(SharedReplaysError::Plaintext);
         }
-        let config = ConnectionManagerConfig::new()
-            .set_number_of_retries(1)
-            .set_connection_timeout(Some(SHARED_REPLAY_LIMIT))
-            .set_response_timeout(Some(SHARED_REPLAY_LIMIT));
-        let redis = Redis(ConnectionManager::new_lazy_with_config(client, config).map_err(fault)?);
         Ok(Self { redis, prefix: prefix.to_owned(), clock_skew })
     }
 
@@ -228,7 +214,10 @@ impl SharedReplays {
             Err(_) => self.record(lease).await,
         };
         if let Err(error) = recorded {
-            tracing::warn!(%error, "an answer could not be recorded, a copy of its job may be answered by another worker");
+            tracing::warn!(
+                %error, key = lease.key,
+                "an answer could not be recorded, a copy of its job may be answered by another worker"
+            );
         }
     }
 
@@ -247,7 +236,7 @@ impl SharedReplays {
     /// Gives the job back: it came to no answer here. Where that fails, the lease ends by itself.
     async fn release(&self, lease: &Lease) {
         if let Err(error) = self.ask::<i64>(RELEASE, lease, &lease.ours, remembered(lease)).await {
-            tracing::debug!(%error, "a lease was not given back and ends by itself");
+            tracing::debug!(%error, key = lease.key, "a lease was not given back and ends by itself");
         }
     }
 
@@ -258,15 +247,11 @@ impl SharedReplays {
         value: &str,
         lasts: Duration,
     ) -> Result<T, Unavailable> {
-        let mut connection = self.redis.0.clone();
         let mut command = redis::cmd("EVAL");
         let lasts = u64::try_from(lasts.as_millis()).unwrap_or(u64::MAX);
         let lost = format!("lost {}", lease.tag);
         command.arg(script).arg(1).arg(&lease.key).arg(value).arg(lasts).arg(lost);
-        match timeout(SHARED_REPLAY_LIMIT * 2, command.query_async(&mut connection)).await {
-            Ok(answer) => answer.map_err(|error| Unavailable(error.to_string())),
-            Err(_) => Err(Unavailable(format!("nothing came within {:?}", SHARED_REPLAY_LIMIT * 2))),
-        }
+        self.redis.query(&command).await.map_err(Unavailable)
     }
 }
 
