@@ -48,7 +48,7 @@ pub(super) fn run(_args: WorkerArgs, context: &Context) -> Result<(), Failure> {
 async fn on_a_worker_thread<T: Send + 'static>(service: impl Future<Output = T> + Send + 'static) -> T {
     match tokio::spawn(service).await {
         Ok(done) => done,
-        // Nobody aborts it.
+        // Neither aborted nor left behind by its runtime, it can only have panicked.
         Err(error) => std::panic::resume_unwind(error.into_panic()),
     }
 }

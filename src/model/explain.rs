@@ -102,8 +102,9 @@ struct Asked<'a> {
 }
 
 impl LoadedModel {
-    /// Adds to `response` why the most probable class of `row`, which the model has answered with `whole`, is that: the outputs `attributions` and, for texts, `tokens` and
-    /// `offsets`, and the parameter `explain`. Whatever the class of the job, the rows for this give way to those of jobs.
+    /// Adds to `response` why the most probable class of `row`, which the model has answered with `whole`, is that: the outputs
+    /// `attributions` and, for texts, `tokens` and `offsets`, and the parameter `explain`. Whatever the class of the job, the rows for
+    /// this give way to those of jobs.
     ///
     /// # Errors
     /// `INVALID_INPUT` where the model is none of texts or images with classes; else as inferring does.

@@ -145,10 +145,9 @@ impl Watcher {
             return;
         }
         let (name, number) = version.clone();
-        let built = self.build(&version, folder).await;
-        self.restless.remove(&version);
-        match built {
+        match self.build(&version, folder).await {
             Ok(slot) => {
+                self.restless.remove(&version);
                 self.refused.remove(&version);
                 self.take_up(slot);
                 tracing::info!(
@@ -158,7 +157,7 @@ impl Watcher {
                 );
                 self.count(&name, ModelChange::TakenUp);
             }
-            // No fault of its files: it is tried again though they do not change.
+            // No fault of its files: it stays among those to take up, for which its aliases wait, and is tried at the next look.
             Err(Unbuilt::NoThread(fault)) => {
                 tracing::warn!(
                     fault,
@@ -174,6 +173,7 @@ impl Watcher {
                     model.version = number,
                     "model `{name}` version {number} is refused; what served before serves on"
                 );
+                self.restless.remove(&version);
                 self.refused.insert(version, fingerprint);
                 self.count(&name, ModelChange::Refused);
             }

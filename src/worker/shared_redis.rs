@@ -2,7 +2,7 @@
 //!
 //! Used by `shared`. The crate's own manager connects again where a connection broke. It keeps one that is silent, since to it a timeout
 //! breaks nothing, until the kernel gives the socket up after a quarter of an hour; one that leads to a server that is no longer the
-//! one to write to; and for ever the refusal of one whose greeting the server did not like. The only user of the crate redis.
+//! one to write to; and for ever the refusal of one whose greeting the server did not like. With `shared` the only user of the crate redis.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;

@@ -119,7 +119,8 @@ impl LetterBox {
     /// When it cannot be written within `broker.connect_timeout_ms`, or the connection breaks.
     pub async fn discard(&self, letter: &Letter) -> Result<(), LetterError> {
         let acknowledged = self.taking.basic_ack(letter.tag, BasicAckOptions { multiple: false });
-        Ok(answered(self.limit, || "an acknowledgement".to_owned(), acknowledged).await?)
+        let acknowledged = answered(self.limit, || "an acknowledgement".to_owned(), acknowledged).await;
+        Ok(acknowledged.map_err(|error| of_letters(&self.queue, error))?)
     }
 
     /// Puts everything back that was neither replayed nor discarded.
@@ -141,8 +142,9 @@ impl LetterBox {
     }
 }
 
-/// What it means that the broker does not hand out of `queue`.
-fn refused(queue: &str, reason: String) -> ConnectError {
+/// What `error` means where letters of `queue` are taken: nothing is declared there.
+fn of_letters(queue: &str, error: ConnectError) -> ConnectError {
+    let ConnectError::Declare { reason, .. } = error else { return error };
     let queue = queue.to_owned();
     if is_access_refused(&reason) {
         ConnectError::Unreadable { queue, reason }
@@ -157,10 +159,7 @@ fn refused(queue: &str, reason: String) -> ConnectError {
 async fn take(channel: &Channel, queue: &str, limit: Duration) -> Result<Option<(Letter, u32)>, ConnectError> {
     let asked = channel.basic_get(queue.into(), BasicGetOptions { no_ack: false });
     let taken = answered(limit, || format!("a letter of queue `{queue}`"), asked).await;
-    let taken = taken.map_err(|error| match error {
-        ConnectError::Declare { reason, .. } => refused(queue, reason),
-        other => other,
-    })?;
+    let taken = taken.map_err(|error| of_letters(queue, error))?;
     Ok(taken.map(|taken| {
         let (behind, delivery) = (taken.message_count, taken.delivery);
         let message = convert::from_lapin(&delivery.properties, delivery.data);
