@@ -1,10 +1,10 @@
 //! The worker: built once from settings, then one straight walk for every job.
 //!
-//! `process` is the walk, `admit` the right to run a job, which `shared` keeps among several workers in the Redis of `shared_redis`, and `shares` among tenants;
-//! `suspects` are jobs that workers died with, `outcome` is what became of a job, `reply` how that is published and settled, `stage`
-//! how long each part took. `drain` is the loop around it, `prefetch` how much is taken from the broker, `keys` the key ring's renewal,
-//! `announce` what is told of the models and `announcing` when. `assemble` makes the parts from settings, `serve` runs them as a
-//! process does. Works over either broker.
+//! `process` is the walk, `admit` the right to run a job, which `shared` keeps among several workers in the Redis of
+//! `shared_redis`, and `shares` among tenants; `suspects` are jobs that workers died with, `outcome` is what became of a job,
+//! `reply` how that is published and settled, `stage` how long each part took. `drain` is the loop around it, `prefetch` how
+//! much is taken from the broker, `keys` the key ring's renewal, `announce` what is told of the models and `announcing` when.
+//! `assemble` makes the parts from settings, `serve` runs them as a process does. Works over either broker.
 
 use std::sync::Arc;
 use std::time::Duration;

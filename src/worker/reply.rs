@@ -70,7 +70,6 @@ impl<P: Publisher> Worker<P> {
         outcome: Outcome,
         stopwatch: &mut Stopwatch<'_>,
     ) -> Verdict {
-        let id = job.properties.message_id.clone();
         let published = match outcome {
             Outcome::Answer { context, body, code, admission } => {
                 let answer = Answer { context, body, code, admission };
@@ -85,10 +84,7 @@ impl<P: Publisher> Worker<P> {
         match published {
             Ok(confirmed) => Verdict::Ack(confirmed),
             Err(error) => {
-                tracing::warn!(
-                    %error, job.id = ?id, model.name = origin.model,
-                    "nothing was confirmed for a job before its session ended, it is delivered again"
-                );
+                tracing::warn!(%error, "nothing was confirmed for a job before its session ended, it is delivered again");
                 self.metrics.requeued(RequeueReason::PublishFailed);
                 Verdict::Requeue
             }
@@ -291,10 +287,10 @@ impl<P: Publisher> Worker<P> {
             }
             let ends = |error: &PublishError| stand == Stand::Reply && has_another_way(error);
             match self.publish(address, message.clone()).await {
-                Err(error) if !ends(&error) && !origin.receipt.is_stale() => {
+                Err(error) if !ends(&error) => {
                     tracing::warn!(
                         %error, job.id = ?message.properties.message_id, queue = &*address.routing_key,
-                        pause_ms = pause.as_millis(), "not confirmed, and published again after a pause"
+                        pause_ms = pause.as_millis(), "not confirmed; published again after a pause, if the job is ours then"
                     );
                     if timeout(pause, origin.receipt.voided()).await.is_ok() {
                         return Err(error.into());
