@@ -55,15 +55,21 @@ async fn a_consumer_that_is_granted_too_late_takes_no_job() {
     consumer.close().await;
 }
 
-#[tokio::test]
-async fn letters_are_seen_however_long_their_queue_takes_to_answer() {
+/// A broker with the dead letters `a` and `b`, and who consumes there.
+async fn with_two_letters() -> (Rabbit<'static>, impl Consumer) {
     let rabbit = Rabbit::at(virtual_host().await);
-    let queue = names().dead_queue(MODEL);
     let (consumer, publisher, mut connectivity) = rabbit.start(&job_queue(), 4);
     consuming(&mut connectivity).await;
     for id in ["a", "b"] {
         publisher.publish(&names().dead(MODEL), message(id)).await.unwrap();
     }
+    (rabbit, consumer)
+}
+
+#[tokio::test]
+async fn letters_are_seen_however_long_their_queue_takes_to_answer() {
+    let (rabbit, consumer) = with_two_letters().await;
+    let queue = names().dead_queue(MODEL);
     told(&rabbit.vhost, &queue, "suspend").await;
     let mut opening = pin!(LetterBox::open(&rabbit.settings, &queue));
     // The broker waits a quarter of this for a queue's count before it says 0.
@@ -82,13 +88,8 @@ async fn letters_are_seen_however_long_their_queue_takes_to_answer() {
 /// Regression: `inferq dead-letter` waited for as long as it took for a queue without a leader.
 #[tokio::test]
 async fn letters_are_waited_for_no_longer_than_the_limit() {
-    let rabbit = Rabbit::at(virtual_host().await);
+    let (rabbit, consumer) = with_two_letters().await;
     let queue = names().dead_queue(MODEL);
-    let (consumer, publisher, mut connectivity) = rabbit.start(&job_queue(), 4);
-    consuming(&mut connectivity).await;
-    for id in ["a", "b"] {
-        publisher.publish(&names().dead(MODEL), message(id)).await.unwrap();
-    }
     let settings = BrokerSettings { connect_timeout: Duration::from_secs(2), ..rabbit.settings.clone() };
     let mut letters = soon("the opening", LetterBox::open(&settings, &queue)).await.unwrap();
     assert_eq!(id_of(&letters.next().await.unwrap().unwrap().message), "a");

@@ -43,19 +43,24 @@ impl Yielding {
 mod tests {
     use super::*;
 
-    #[test]
-    fn a_sixteenth_of_the_time_is_theirs_while_others_wait() {
+    /// Which of so many batches are theirs, where each runs for `seconds` and theirs could cost `price`.
+    fn turns(batches: u32, (seconds, price): (f64, f64)) -> Vec<u32> {
         let mut yielding = Yielding::default();
         let mut turns = Vec::new();
-        for turn in 0..64 {
+        for batch in 0..batches {
             if yielding.has_turn(true, true, 15.0) {
-                turns.push(turn);
-                yielding.had_turn((0.1, 0.1), 15.0);
+                turns.push(batch);
+                yielding.had_turn((seconds, price), 15.0);
             } else {
-                yielding.give_way(0.1, 0.1);
+                yielding.give_way(seconds, price);
             }
         }
-        assert_eq!(turns, [15, 31, 47, 63]);
+        turns
+    }
+
+    #[test]
+    fn a_sixteenth_of_the_time_is_theirs_while_others_wait() {
+        assert_eq!(turns(64, (0.1, 0.1)), [15, 31, 47, 63]);
     }
 
     #[test]
@@ -82,17 +87,7 @@ mod tests {
     #[test]
     fn a_turn_is_paid_for_with_what_it_ran() {
         // A batch could cost as much as four of the others; what runs costs as much as one.
-        let mut yielding = Yielding::default();
-        let mut turns = Vec::new();
-        for turn in 0..108 {
-            if yielding.has_turn(true, true, 15.0) {
-                turns.push(turn);
-                yielding.had_turn((1.0, 4.0), 15.0);
-            } else {
-                yielding.give_way(1.0, 4.0);
-            }
-        }
-        assert_eq!(turns, [60, 76, 92]);
+        assert_eq!(turns(108, (1.0, 4.0)), [60, 76, 92]);
     }
 
     #[test]
