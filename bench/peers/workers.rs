@@ -57,7 +57,9 @@ impl Running {
             Worker::Mosec => {
                 let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
                 let words = ["mosec_server.py", "--address=127.0.0.1", "--log-level=warning"];
-                spawn(python(plan).args(words).arg(format!("--port={port}")))?;
+                // As much as a broker's queue would hold, for as long: by its defaults it refuses the 1,025th waiting job.
+                let limits = ["--capacity=100000", "--timeout=60000"];
+                spawn(python(plan).args(words).args(limits).arg(format!("--port={port}")))?;
                 running.port = Some(port);
             }
         }
