@@ -40,28 +40,29 @@ main() {
             --requirement tests/packages/wheels.txt
         cat tests/packages/*.txt >"$work/installed.txt"
     fi
-    say "building inferq"
+    # What a row costs beside onnxruntime says nothing of a build with assertions in its loops.
+    say "building inferq (release)"
     # The program, too, as it is for every test.
-    cargo test --locked --no-run --test packages
+    cargo test --release --locked --no-run --test packages
     if [ "${1:-}" = operators ]; then operators; else models; fi
 }
 
 models() {
     say "preparing models and files, and asking onnxruntime"
     rm -rf "$work/repository" "$work/cases"
-    "$python" tests/packages/prepare.py "$work" "$target/debug/inferq"
+    "$python" tests/packages/prepare.py "$work" "$target/release/inferq"
     say "asking inferq"
-    cargo test --quiet --locked --test packages -- "$work/repository" "$work/cases/cases.json" "$work/cases/answers.json"
+    cargo test --quiet --release --locked --test packages -- "$work/repository" "$work/cases/cases.json" "$work/cases/answers.json"
     "$python" tests/packages/judge.py "$work"
     say "optimising the reference model, and asking onnxruntime before and after"
-    "$python" tests/packages/optimised.py "$work" "$target/debug/inferq"
+    "$python" tests/packages/optimised.py "$work" "$target/release/inferq"
 }
 
 operators() {
     say "running the cases of single operators"
     rm -rf "$work/operators"
     "$python" tests/packages/conformance.py "$work" cases
-    cargo test --quiet --locked --test packages -- operators "$work/operators.json" "$work/operator-answers.json" 2>"$work/operators.log"
+    cargo test --quiet --release --locked --test packages -- operators "$work/operators.json" "$work/operator-answers.json" 2>"$work/operators.log"
     "$python" tests/packages/conformance.py "$work" page docs/operators.md
 }
 
