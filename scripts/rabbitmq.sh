@@ -63,6 +63,7 @@ log.file = $dir/log/rabbit.log
 log.file.level = warning
 disk_free_limit.absolute = 50MB
 vm_memory_high_watermark.absolute = 1GB
+$(grep '^frame_max' "$here/../deploy/rabbitmq/inferq.conf")
 CONF
     echo '[].' >"$dir/enabled_plugins"
     [ -z "$tls" ] || write_tls "$dir"

@@ -6,6 +6,9 @@ use std::time::Duration;
 pub const MAX_HEADER_CHARS: usize = 2_048;
 /// Characters of a reply's protected header: it repeats the request's ids, and has its own id and the request's tag.
 pub const MAX_REPLY_HEADER_CHARS: usize = MAX_HEADER_CHARS + 256;
+/// Bytes of names and values of the headers that are taken over from a delivery. What is sent on, a dead letter or a retry, has
+/// more of them, and all have to fit into one frame of the broker: 16 KiB in `deploy/rabbitmq/inferq.conf`.
+pub const MAX_HEADERS_BYTES: usize = 4 << 10;
 /// Characters of an id: message, correlation, tenant, key, model, queue.
 pub const MAX_ID_CHARS: usize = 255;
 /// What the binary framing of an envelope adds to its plaintext at most: magic, header length, header, encrypted key,

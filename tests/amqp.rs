@@ -7,6 +7,8 @@ mod alarm;
 mod client;
 #[path = "amqp/declare.rs"]
 mod declare;
+#[path = "amqp/frames.rs"]
+mod frames;
 #[path = "amqp/reach.rs"]
 mod reach;
 #[path = "amqp/recovery.rs"]

@@ -47,6 +47,22 @@ pub const HEADER_REPLY_QUEUE: &str = "x-inferq-reply-queue";
 /// Header that a quorum queue sets: how often the message was delivered before.
 pub const HEADER_DELIVERY_COUNT: &str = "x-delivery-count";
 
+/// The headers that mean something on a delivery.
+pub const HEADERS: [&str; 12] = [
+    HEADER_TENANT,
+    HEADER_DEADLINE_MS,
+    HEADER_ATTEMPT,
+    HEADER_JSON_LENGTH,
+    HEADER_TRACEPARENT,
+    HEADER_TRACESTATE,
+    HEADER_ERROR,
+    HEADER_FAILED_ATTEMPT,
+    HEADER_WORKER,
+    HEADER_FAILED_AT,
+    HEADER_REPLY_QUEUE,
+    HEADER_DELIVERY_COUNT,
+];
+
 /// A header's value; the forms that this protocol uses, of the many that AMQP has.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum HeaderValue {

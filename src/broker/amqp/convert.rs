@@ -4,14 +4,16 @@ use bytes::Bytes;
 use lapin::BasicProperties;
 use lapin::types::{AMQPValue, FieldTable, ShortString};
 
-use crate::protocol::properties::{HEADER_DELIVERY_COUNT, HeaderValue, Headers, Message, Properties};
+use crate::limits::MAX_HEADERS_BYTES;
+use crate::protocol::properties::{HEADER_DELIVERY_COUNT, HEADERS, HeaderValue, Headers, Message, Properties};
 
 const PERSISTENT: u8 = 2;
 
 /// Sets one of the properties that are texts.
 type WithText = fn(BasicProperties, ShortString) -> BasicProperties;
 
-/// A delivered message as ours. Headers of kinds that this protocol does not use are left out.
+/// A delivered message as ours. Headers of kinds that this protocol does not use are left out, and so is what goes beyond
+/// [`MAX_HEADERS_BYTES`].
 pub(super) fn from_lapin(properties: &BasicProperties, body: Vec<u8>) -> Message {
     let text = |value: &Option<ShortString>| value.as_ref().map(ToString::to_string);
     Message {
@@ -30,8 +32,32 @@ pub(super) fn from_lapin(properties: &BasicProperties, body: Vec<u8>) -> Message
     }
 }
 
+/// The headers in `table`, as far as there is room: those that mean something before others, and short ones before long ones. A
+/// copy of a message whose headers filled a frame would not fit into one, and the broker would close the connection on it.
 fn headers(table: &FieldTable) -> Headers {
-    table.inner().iter().filter_map(|(name, value)| Some((name.to_string(), header(value)?))).collect()
+    let known = |(name, value): (&ShortString, &AMQPValue)| Some((name.to_string(), header(value)?));
+    let mut headers: Vec<(String, HeaderValue)> = table.inner().iter().filter_map(known).collect();
+    headers.sort_by_cached_key(|(name, value)| (!HEADERS.contains(&name.as_str()), size(name, value)));
+    let mut room = MAX_HEADERS_BYTES;
+    let fits = |(name, value): &(String, HeaderValue)| match room.checked_sub(size(name, value)) {
+        Some(left) => {
+            room = left;
+            true
+        }
+        None => false,
+    };
+    headers.into_iter().filter(fits).collect()
+}
+
+/// Bytes of a header on the wire.
+fn size(name: &str, value: &HeaderValue) -> usize {
+    let value = match value {
+        HeaderValue::Text(text) => size_of::<u32>() + text.len(),
+        HeaderValue::Integer(_) => size_of::<i64>(),
+        HeaderValue::Boolean(_) => size_of::<bool>(),
+    };
+    // Each of the two begins with a byte: the name's length, the value's kind.
+    1 + name.len() + 1 + value
 }
 
 fn header(value: &AMQPValue) -> Option<HeaderValue> {
@@ -105,6 +131,24 @@ mod tests {
         };
         let message = Message { body: Bytes::from_static(b"body"), properties };
         assert_eq!(from_lapin(&to_lapin(&message.properties), b"body".to_vec()), message);
+    }
+
+    #[test]
+    fn what_means_something_is_taken_before_what_does_not() {
+        let text = |length: usize| AMQPValue::LongString("y".repeat(length).into());
+        let mut table = FieldTable::default();
+        table.insert("a-long-one".into(), text(MAX_HEADERS_BYTES));
+        table.insert("tracestate".into(), text(MAX_HEADERS_BYTES - 200));
+        table.insert("x-attempt".into(), AMQPValue::LongLongInt(2));
+        table.insert(HEADER_DELIVERY_COUNT.into(), AMQPValue::LongLongInt(3));
+        for number in 0..100 {
+            table.insert(format!("a-short-one-{number:02}").as_str().into(), AMQPValue::Boolean(true));
+        }
+        let headers = headers(&table);
+        let names: Vec<&str> = headers.keys().map(String::as_str).filter(|name| !name.starts_with("a-short")).collect();
+        assert_eq!(names, ["tracestate", "x-attempt", HEADER_DELIVERY_COUNT]);
+        assert_eq!(headers.len(), 3 + 8, "as many short ones as there is room for");
+        assert!(headers.iter().map(|(name, value)| size(name, value)).sum::<usize>() <= MAX_HEADERS_BYTES);
     }
 
     #[test]
