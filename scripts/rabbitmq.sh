@@ -56,14 +56,15 @@ entrance() {
 }
 
 write_configuration() {
-    local dir=$1 port=$2 vhosts=$3 join=$4
+    local dir=$1 port=$2 vhosts=$3 join=$4 frames
+    frames=$(grep '^frame_max = ' "$here/../deploy/rabbitmq/inferq.conf") || die "deploy/rabbitmq/inferq.conf has no frame_max"
     cat >"$dir/rabbitmq.conf" <<CONF
 listeners.tcp.1 = 127.0.0.1:$port
 log.file = $dir/log/rabbit.log
 log.file.level = warning
 disk_free_limit.absolute = 50MB
 vm_memory_high_watermark.absolute = 1GB
-$(grep '^frame_max' "$here/../deploy/rabbitmq/inferq.conf")
+$frames
 CONF
     echo '[].' >"$dir/enabled_plugins"
     [ -z "$tls" ] || write_tls "$dir"

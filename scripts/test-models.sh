@@ -40,14 +40,14 @@ main() {
             --requirement tests/packages/wheels.txt
         cat tests/packages/*.txt >"$work/installed.txt"
     fi
-    # What a row costs beside onnxruntime says nothing of a build with assertions in its loops.
-    say "building inferq (release)"
-    # The program, too, as it is for every test.
-    cargo test --release --locked --no-run --test packages
     if [ "${1:-}" = operators ]; then operators; else models; fi
 }
 
 models() {
+    # What a row costs beside onnxruntime says nothing of a build with assertions in its loops.
+    say "building inferq (release)"
+    # The program, too, as it is for every test.
+    cargo test --release --locked --no-run --test packages
     say "preparing models and files, and asking onnxruntime"
     rm -rf "$work/repository" "$work/cases"
     "$python" tests/packages/prepare.py "$work" "$target/release/inferq"
@@ -59,10 +59,12 @@ models() {
 }
 
 operators() {
+    say "building inferq"
+    cargo test --locked --no-run --test packages
     say "running the cases of single operators"
     rm -rf "$work/operators"
     "$python" tests/packages/conformance.py "$work" cases
-    cargo test --quiet --release --locked --test packages -- operators "$work/operators.json" "$work/operator-answers.json" 2>"$work/operators.log"
+    cargo test --quiet --locked --test packages -- operators "$work/operators.json" "$work/operator-answers.json" 2>"$work/operators.log"
     "$python" tests/packages/conformance.py "$work" page docs/operators.md
 }
 

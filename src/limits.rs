@@ -6,9 +6,13 @@ use std::time::Duration;
 pub const MAX_HEADER_CHARS: usize = 2_048;
 /// Characters of a reply's protected header: it repeats the request's ids, and has its own id and the request's tag.
 pub const MAX_REPLY_HEADER_CHARS: usize = MAX_HEADER_CHARS + 256;
-/// Bytes of names and values of the headers that are taken over from a delivery. What is sent on, a dead letter or a retry, has
-/// more of them, and all have to fit into one frame of the broker: 16 KiB in `deploy/rabbitmq/inferq.conf`.
-pub const MAX_HEADERS_BYTES: usize = 4 << 10;
+/// Bytes of a header that the protocol knows, its name with it; a longer one is as good as none.
+pub const MAX_KNOWN_HEADER_BYTES: usize = 600;
+/// Bytes of all other headers that are taken over from a delivery.
+pub const MAX_OTHER_HEADERS_BYTES: usize = 4 << 10;
+/// Frames of a broker are at least as large, as `deploy/rabbitmq/inferq.conf` has it: all properties of a message have to fit into one,
+/// also those of a dead letter or a retry, which have the job's headers and more.
+pub const LEAST_FRAME_BYTES: usize = 16 << 10;
 /// Characters of an id: message, correlation, tenant, key, model, queue.
 pub const MAX_ID_CHARS: usize = 255;
 /// What the binary framing of an envelope adds to its plaintext at most: magic, header length, header, encrypted key,

@@ -260,9 +260,10 @@ fn product<S: Simd, const R: usize>(
     rows: &[[f32; R]],
 ) -> [Gates<S>; R] {
     for (weights, numbers) in panel.chunks_exact(S::f32s::LEN * GATES).zip(rows) {
+        // Not by `map`: its closure would be compiled for the least machine.
         let mut spread = [S::f32s::splat(simd, 0.0); R];
-        for (spread, number) in spread.iter_mut().zip(numbers) {
-            *spread = S::f32s::splat(simd, *number);
+        for (vector, number) in spread.iter_mut().zip(numbers) {
+            *vector = S::f32s::splat(simd, *number);
         }
         for (gate, weight) in load::<S>(simd, weights).into_iter().enumerate() {
             for (sums, number) in sums.iter_mut().zip(spread) {

@@ -47,8 +47,8 @@ pub const HEADER_REPLY_QUEUE: &str = "x-inferq-reply-queue";
 /// Header that a quorum queue sets: how often the message was delivered before.
 pub const HEADER_DELIVERY_COUNT: &str = "x-delivery-count";
 
-/// The headers that mean something on a delivery.
-pub const HEADERS: [&str; 12] = [
+/// The headers that this protocol names.
+pub const KNOWN_HEADERS: [&str; 12] = [
     HEADER_TENANT,
     HEADER_DEADLINE_MS,
     HEADER_ATTEMPT,
@@ -168,6 +168,12 @@ mod tests {
         }
         properties.headers.insert(HEADER_JSON_LENGTH.into(), HeaderValue::Integer(244));
         assert_eq!(properties.json_length(), 244);
+    }
+
+    #[test]
+    fn every_header_that_is_named_is_known() {
+        let named = include_str!("properties.rs").lines().filter(|line| line.starts_with("pub const HEADER_")).count();
+        assert_eq!(KNOWN_HEADERS.len(), named);
     }
 
     #[test]

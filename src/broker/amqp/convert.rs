@@ -4,16 +4,25 @@ use bytes::Bytes;
 use lapin::BasicProperties;
 use lapin::types::{AMQPValue, FieldTable, ShortString};
 
-use crate::limits::MAX_HEADERS_BYTES;
-use crate::protocol::properties::{HEADER_DELIVERY_COUNT, HEADERS, HeaderValue, Headers, Message, Properties};
+use crate::limits::{LEAST_FRAME_BYTES, MAX_ID_CHARS, MAX_KNOWN_HEADER_BYTES, MAX_OTHER_HEADERS_BYTES};
+use crate::protocol::properties::{HEADER_DELIVERY_COUNT, HeaderValue, Headers, KNOWN_HEADERS, Message, Properties};
 
 const PERSISTENT: u8 = 2;
+
+/// Beginnings of the headers in which the broker tells where a message died before; nobody reads them.
+const OF_THE_BROKER: [&str; 2] = ["x-first-death-", "x-last-death-"];
+
+const _: () = assert!(
+    KNOWN_HEADERS.len() * MAX_KNOWN_HEADER_BYTES + MAX_OTHER_HEADERS_BYTES + 6 * (MAX_ID_CHARS + 1) + 64
+        <= LEAST_FRAME_BYTES,
+    "a copy of a message must fit into a frame with its six texts and what stands around them"
+);
 
 /// Sets one of the properties that are texts.
 type WithText = fn(BasicProperties, ShortString) -> BasicProperties;
 
-/// A delivered message as ours. Headers of kinds that this protocol does not use are left out, and so is what goes beyond
-/// [`MAX_HEADERS_BYTES`].
+/// A delivered message as ours. Headers of kinds that this protocol does not use are left out, and so are those
+/// that there is no room for.
 pub(super) fn from_lapin(properties: &BasicProperties, body: Vec<u8>) -> Message {
     let text = |value: &Option<ShortString>| value.as_ref().map(ToString::to_string);
     Message {
@@ -32,24 +41,25 @@ pub(super) fn from_lapin(properties: &BasicProperties, body: Vec<u8>) -> Message
     }
 }
 
-/// The headers in `table`, as far as there is room: those that mean something before others, and short ones before long ones. A
-/// copy of a message whose headers filled a frame would not fit into one, and the broker would close the connection on it.
+/// The headers in `table`, as far as there is room: a copy of a message whose headers filled a frame would not fit into one, and the
+/// broker would close the connection on it. Known ones take no room from others, so that a letter that is read keeps what its job had.
 fn headers(table: &FieldTable) -> Headers {
-    let known = |(name, value): (&ShortString, &AMQPValue)| Some((name.to_string(), header(value)?));
-    let mut headers: Vec<(String, HeaderValue)> = table.inner().iter().filter_map(known).collect();
-    headers.sort_by_cached_key(|(name, value)| (!HEADERS.contains(&name.as_str()), size(name, value)));
-    let mut room = MAX_HEADERS_BYTES;
-    let fits = |(name, value): &(String, HeaderValue)| match room.checked_sub(size(name, value)) {
-        Some(left) => {
-            room = left;
-            true
-        }
-        None => false,
-    };
-    headers.into_iter().filter(fits).collect()
+    let readable = |(name, value): (&ShortString, &AMQPValue)| Some((name.to_string(), header(value)?));
+    let headers = table.inner().iter().filter_map(readable);
+    let (mut known, mut others): (Vec<_>, Vec<_>) =
+        headers.partition(|(name, _)| KNOWN_HEADERS.contains(&name.as_str()));
+    known.retain(|(name, value)| size(name, value) <= MAX_KNOWN_HEADER_BYTES);
+    others.retain(|(name, _)| !OF_THE_BROKER.iter().any(|beginning| name.starts_with(beginning)));
+    others.sort_by_cached_key(|(name, value)| size(name, value));
+    let mut taken = 0;
+    others.retain(|(name, value)| {
+        taken += size(name, value);
+        taken <= MAX_OTHER_HEADERS_BYTES
+    });
+    known.into_iter().chain(others).collect()
 }
 
-/// Bytes of a header on the wire.
+/// Bytes of a header as it is sent on.
 fn size(name: &str, value: &HeaderValue) -> usize {
     let value = match value {
         HeaderValue::Text(text) => size_of::<u32>() + text.len(),
@@ -133,22 +143,50 @@ mod tests {
         assert_eq!(from_lapin(&to_lapin(&message.properties), b"body".to_vec()), message);
     }
 
+    fn text(length: usize) -> AMQPValue {
+        AMQPValue::LongString("y".repeat(length).into())
+    }
+
     #[test]
-    fn what_means_something_is_taken_before_what_does_not() {
-        let text = |length: usize| AMQPValue::LongString("y".repeat(length).into());
+    fn others_are_taken_as_far_as_there_is_room_and_known_ones_always() {
         let mut table = FieldTable::default();
-        table.insert("a-long-one".into(), text(MAX_HEADERS_BYTES));
-        table.insert("tracestate".into(), text(MAX_HEADERS_BYTES - 200));
+        table.insert("a-long-one".into(), text(MAX_OTHER_HEADERS_BYTES));
+        table.insert("x-first-death-queue".into(), text(20));
         table.insert("x-attempt".into(), AMQPValue::LongLongInt(2));
         table.insert(HEADER_DELIVERY_COUNT.into(), AMQPValue::LongLongInt(3));
-        for number in 0..100 {
-            table.insert(format!("a-short-one-{number:02}").as_str().into(), AMQPValue::Boolean(true));
+        for number in 0..1_000 {
+            table.insert(format!("short-{number:03}").as_str().into(), AMQPValue::Boolean(true));
         }
         let headers = headers(&table);
-        let names: Vec<&str> = headers.keys().map(String::as_str).filter(|name| !name.starts_with("a-short")).collect();
-        assert_eq!(names, ["tracestate", "x-attempt", HEADER_DELIVERY_COUNT]);
-        assert_eq!(headers.len(), 3 + 8, "as many short ones as there is room for");
-        assert!(headers.iter().map(|(name, value)| size(name, value)).sum::<usize>() <= MAX_HEADERS_BYTES);
+        let (short, rest): (Vec<_>, Vec<_>) = headers.iter().partition(|(name, _)| name.starts_with("short"));
+        let names: Vec<_> = rest.iter().map(|(name, _)| name.as_str()).collect();
+        assert_eq!(names, ["x-attempt", HEADER_DELIVERY_COUNT]);
+        assert_eq!(short.len(), MAX_OTHER_HEADERS_BYTES / 12, "of 12 bytes each");
+    }
+
+    #[test]
+    fn a_known_one_that_is_too_long_is_none() {
+        let mut table = FieldTable::default();
+        table.insert("tracestate".into(), text(512));
+        table.insert("x-deadline-ms".into(), text(MAX_KNOWN_HEADER_BYTES));
+        let headers = headers(&table);
+        assert_eq!(headers.keys().map(String::as_str).collect::<Vec<_>>(), ["tracestate"]);
+    }
+
+    #[test]
+    fn a_letter_that_is_read_keeps_what_its_job_had() {
+        let mut table = FieldTable::default();
+        for (number, length) in [(1, 1_000), (2, 2_000), (3, 1_050)] {
+            table.insert(format!("x-{number}").as_str().into(), text(length));
+        }
+        let of_the_job = headers(&table);
+        assert_eq!(of_the_job.len(), 3);
+        for name in KNOWN_HEADERS {
+            table.insert(name.into(), text(MAX_KNOWN_HEADER_BYTES - 40));
+        }
+        let of_the_letter = headers(&table);
+        assert_eq!(of_the_letter.len(), 3 + KNOWN_HEADERS.len());
+        assert!(of_the_job.iter().all(|(name, value)| of_the_letter.get(name) == Some(value)));
     }
 
     #[test]
