@@ -24,6 +24,8 @@ pub struct PrefetchDial(watch::Sender<Setting>);
 pub struct Prefetch {
     setting: watch::Receiver<Setting>,
     most: u16,
+    /// Whether it is 1 for now, whatever the dial says.
+    one_by_one: watch::Receiver<bool>,
 }
 
 impl Prefetch {
@@ -38,7 +40,13 @@ impl Prefetch {
     pub fn turned(start: u16, most: u16) -> (PrefetchDial, Self) {
         let most = most.clamp(1, MAX_PREFETCH);
         let (dial, setting) = watch::channel(Setting { otherwise: start, of_queue: BTreeMap::new() });
-        (PrefetchDial(dial), Self { setting, most })
+        (PrefetchDial(dial), Self { setting, most, one_by_one: watch::channel(false).1 })
+    }
+
+    /// The same, but 1 for as long as the sender says so.
+    pub(super) fn or_one_by_one(self) -> (watch::Sender<bool>, Self) {
+        let (sender, one_by_one) = watch::channel(false);
+        (sender, Self { one_by_one, ..self })
     }
 
     /// What it can never be more than.
@@ -50,6 +58,9 @@ impl Prefetch {
     /// What holds for `queue` now: at least 1.
     #[must_use]
     pub fn of(&self, queue: &str) -> u16 {
+        if *self.one_by_one.borrow() {
+            return 1;
+        }
         let setting = self.setting.borrow();
         setting.of_queue.get(queue).copied().unwrap_or(setting.otherwise).clamp(1, self.most)
     }
@@ -59,15 +70,23 @@ impl Prefetch {
         loop {
             // Marked as seen before it is looked at, so that no turn in between is missed.
             self.setting.mark_unchanged();
+            self.one_by_one.mark_unchanged();
             let holds = self.of(queue);
             if holds != now {
                 return holds;
             }
-            if self.setting.changed().await.is_err() {
-                // Nobody turns it any more.
-                std::future::pending::<()>().await;
+            tokio::select! {
+                () = turned(&mut self.setting) => {}
+                () = turned(&mut self.one_by_one) => {}
             }
         }
+    }
+}
+
+/// Resolves at the next turn; never, where nobody turns it any more.
+async fn turned<T>(dial: &mut watch::Receiver<T>) {
+    if dial.changed().await.is_err() {
+        std::future::pending::<()>().await;
     }
 }
 
@@ -94,6 +113,19 @@ mod tests {
         dial.set("a", 0);
         assert_eq!(prefetch.changed("a", 16).await, 1);
         assert_eq!(Prefetch::fixed(u16::MAX).of("a"), MAX_PREFETCH);
+    }
+
+    #[tokio::test]
+    async fn one_by_one_goes_before_the_dial_and_passes() {
+        let (dial, prefetch) = Prefetch::turned(4, 16);
+        let (one_by_one, mut prefetch) = prefetch.or_one_by_one();
+        assert_eq!(prefetch.of("a"), 4);
+        one_by_one.send_replace(true);
+        assert_eq!(prefetch.changed("a", 4).await, 1);
+        dial.set("a", 9);
+        assert_eq!(prefetch.of("a"), 1);
+        one_by_one.send_replace(false);
+        assert_eq!(prefetch.changed("a", 1).await, 9);
     }
 
     #[tokio::test(start_paused = true)]

@@ -1,10 +1,13 @@
 //! What is near the bound of a frame.
 
+use std::collections::BTreeSet;
+
+use inferq::broker::amqp::Connectivity;
 use inferq::broker::amqp::letters::LetterBox;
-use inferq::broker::{Consumer as _, Publisher as _};
+use inferq::broker::{Consumer as _, Publisher as _, Verdict};
 use inferq::protocol::properties::{HEADER_ATTEMPT, HEADER_ERROR, HEADER_WORKER, HeaderValue};
 
-use crate::support::brokers::{MODEL, Rabbit, consuming, names};
+use crate::support::brokers::{MODEL, Rabbit, consuming, losing_the_session, names};
 use crate::support::rabbitmq::virtual_host;
 use crate::support::steps::{acknowledge, job_queue, jobs, next};
 use crate::support::{id_of, message, soon};
@@ -45,5 +48,41 @@ async fn what_fills_a_frame_is_given_up_and_retried_without_some_of_its_headers(
     assert_eq!(letter.properties.text_header("x-short"), Some("kept"));
     assert_eq!(letter.properties.text_header("x-much"), None);
     letters.close().await;
+    consumer.close().await;
+}
+
+/// What a node adds to a message that it delivers again does not fit into the frame that the message fills, and lapin closes the
+/// connection on it. With each delivery the node counts what was delivered beside it, too, and at last gives it up.
+#[tokio::test]
+async fn what_cannot_be_delivered_again_takes_nobody_with_it() {
+    const LIMIT: u32 = 8;
+    const NEIGHBOURS: usize = 20;
+    let mut rabbit = Rabbit::at(virtual_host().await);
+    rabbit.settings.delivery_limit = LIMIT;
+    let (mut consumer, publisher, mut connectivity) = rabbit.start(&job_queue(), 32);
+    consuming(&mut connectivity).await;
+    let mut full = message("full");
+    full.properties.headers.insert("x-much".to_owned(), HeaderValue::Text("y".repeat(frame_max() - 60)));
+    soon("the job", publisher.publish(&jobs(), full)).await.unwrap();
+    let unsettled = next(&mut consumer).await;
+    assert_eq!(id_of(&unsettled.message), "full");
+    for number in 0..NEIGHBOURS {
+        soon("a neighbour", publisher.publish(&jobs(), message(&format!("n{number}")))).await.unwrap();
+    }
+
+    losing_the_session(&connectivity, rabbit.vhost.close_connections()).await;
+    let broken = |now: &Connectivity| matches!(now, Connectivity::Connecting { reason, .. } if reason.contains("frame too large"));
+    soon("a frame that is too large", connectivity.wait_for(broken)).await.unwrap();
+    let mut left: BTreeSet<String> = (0..NEIGHBOURS).map(|number| format!("n{number}")).collect();
+    while !left.is_empty() {
+        let delivery = next(&mut consumer).await;
+        left.remove(&id_of(&delivery.message));
+        let (message, receipt) = delivery.split();
+        // Where the session broke meanwhile, it comes again.
+        if let Ok(confirmed) = publisher.publish(&names().undeliverable(), message).await {
+            receipt.settle(Verdict::Ack(confirmed));
+        }
+    }
+    drop(unsettled);
     consumer.close().await;
 }

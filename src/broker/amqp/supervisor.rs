@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use super::publisher::Requests;
 use super::session::Session;
@@ -46,11 +46,18 @@ pub(super) struct Links {
     pub(super) connectivity: watch::Sender<Connectivity>,
 }
 
-/// How long a session must have lasted for the next pause to be a short one again.
+/// How long a session must have lasted for the next pause to be a short one again, and for what broke the last one to be gone.
 const SETTLED_SESSION: Duration = Duration::from_secs(1);
 
+/// In lapin's words for a session that broke on a frame that one side could not take.
+const FRAME_ERROR: &str = "FRAME-ERROR";
+
 /// Runs sessions until asked to close.
-pub(super) async fn supervise(config: Config, mut links: Links) {
+pub(super) async fn supervise(mut config: Config, mut links: Links) {
+    // A delivery that lapin cannot read ends the session before anyone sees it, and comes again until the broker gives it up.
+    // What is delivered beside it is counted with it: after a session that broke so, nothing is.
+    let (one_by_one, prefetch) = config.prefetch.or_one_by_one();
+    config.prefetch = prefetch;
     let mut failures = 0;
     let mut attempt = 0;
     while *links.phases.borrow() == Phase::Running {
@@ -59,7 +66,15 @@ pub(super) async fn supervise(config: Config, mut links: Links) {
                 tracing::info!(broker = %config.endpoint, queues = config.queues.count(), "consuming");
                 links.connectivity.send_replace(Connectivity::Consuming);
                 let began = Instant::now();
-                let ended = session.run(&mut links).await;
+                let settled = async {
+                    sleep(SETTLED_SESSION).await;
+                    one_by_one.send_replace(false);
+                    std::future::pending().await
+                };
+                let ended = tokio::select! {
+                    ended = session.run(&mut links) => ended,
+                    never = settled => never,
+                };
                 if let Some(publishing) = &links.publishing {
                     // Who blocked is gone; whoever waits for it waits as long as for any other publish.
                     publishing.blocked.send_replace(false);
@@ -73,6 +88,9 @@ pub(super) async fn supervise(config: Config, mut links: Links) {
             }
             Err(error) => error.to_string(),
         };
+        if reason.contains(FRAME_ERROR) {
+            one_by_one.send_replace(true);
+        }
         failures += 1;
         links.connectivity.send_replace(Connectivity::Connecting { reason: reason.clone(), failures });
         let pause = backoff(attempt, config.backoff_min, config.backoff_max);
