@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use inferq::broker::amqp::Connectivity;
 use inferq::broker::amqp::letters::LetterBox;
 use inferq::broker::{Consumer as _, Publisher as _, Verdict};
+use inferq::limits::LEAST_FRAME_BYTES;
 use inferq::protocol::properties::{HEADER_ATTEMPT, HEADER_ERROR, HEADER_WORKER, HeaderValue};
 
 use crate::support::brokers::{MODEL, Rabbit, consuming, losing_the_session, names};
@@ -16,7 +17,9 @@ use crate::support::{id_of, message, soon};
 fn frame_max() -> usize {
     let file = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/rabbitmq/inferq.conf"));
     let line = file.lines().find_map(|line| line.strip_prefix("frame_max = "));
-    line.expect("the node's frames are bounded").parse().unwrap()
+    let bytes = line.expect("the node's frames are bounded").parse().unwrap();
+    assert!(bytes >= LEAST_FRAME_BYTES, "{bytes}: a copy of a message does not fit");
+    bytes
 }
 
 /// Regression: neither copy fitted into a frame, the broker closed the connection on it, and the job came back.
